@@ -1,0 +1,42 @@
+"""Keyed hashes that stand for people in every row, so that erasing the one file that spells them out is enough."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.home import write_atomic
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleKey:
+    """The secret of a home, drawn at ``init`` or given, so that two homes can hold equal rows."""
+
+    secret: bytes
+
+    @classmethod
+    def draw(cls) -> PeopleKey:
+        return cls(secrets.token_bytes(KEY_BYTES))
+
+    @classmethod
+    def read(cls, path: Path) -> PeopleKey:
+        """Reads 64 hex digits; raises ``ConfigError`` when the file is missing or holds something else."""
+        try:
+            secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except (OSError, ValueError) as error:
+            raise ConfigError([f"people key {path}: {error}"], hint="it must hold 64 hexadecimal digits") from error
+        if len(secret) != KEY_BYTES:
+            raise ConfigError([f"people key {path} holds {len(secret)} bytes"], hint=f"it must hold {KEY_BYTES}")
+        return cls(secret)
+
+    def write(self, path: Path) -> None:
+        write_atomic(path, self.secret.hex().encode() + b"\n")
+
+    def of(self, kind: str, value: str) -> str:
+        """32 hex digits for a value of a kind (address, name, subject): BLAKE2b keyed with the secret."""
+        return hashlib.blake2b(f"{kind}\0{value}".encode(), key=self.secret, digest_size=16).hexdigest()

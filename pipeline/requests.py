@@ -1,0 +1,92 @@
+"""The request that fixes one retraining run. The owner writes it once; everything in a run follows from it and shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.settings import (
+    EvalSettings,
+    ModelSettings,
+    ReplaySettings,
+    TrainSettings,
+)
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShardRef(Frozen):
+    """A closed window's shard: ``path`` is relative to the home, ``sha256`` that of ``chunks.parquet``."""
+
+    window_idx: int
+    path: str
+    sha256: str
+
+
+class BaseRef(Frozen):
+    """The base model. ``base_id`` names it in losses; ``path`` is relative to the home for the built-in one."""
+
+    kind: Literal["builtin", "external"]
+    base_id: str
+    path: str
+
+
+class AdapterRef(Frozen):
+    """An adapter that a run continues or compares with; ``path`` is relative to the home."""
+
+    adapter_id: str
+    run_id: str
+    path: str
+    sha256: str
+
+
+class RunSettings(Frozen):
+    """The settings that change a run's bytes."""
+
+    seed: int
+    rolling: int
+    min_threads: int
+    replay: ReplaySettings
+    model: ModelSettings
+    train: TrainSettings
+    eval: EvalSettings
+
+
+class RunRequest(Frozen):
+    """One end-to-end retraining pass.
+
+    ``new_windows`` are trained as new; ``old_windows`` are all windows that the champion's lineage trained as new.
+    ``shards`` lists every closed window so far, in order. ``parent`` is the adapter to continue (None: from the base),
+    ``champion`` the one to compare with (None: the bare base), ``best`` the best untainted adapter ever (None: no other
+    than the champion). ``coverage_sha256`` is of the parent run's ``coverage.parquet`` ("" without a parent) and
+    ``exclusions_sha256`` of the run folder's ``exclusions.parquet``.
+    """
+
+    version: Literal[1] = 1
+    mailbox: str
+    new_windows: tuple[int, ...]
+    old_windows: tuple[int, ...]
+    shards: tuple[ShardRef, ...]
+    base: BaseRef
+    parent: AdapterRef | None
+    champion: AdapterRef | None
+    best: AdapterRef | None
+    coverage_sha256: str
+    exclusions_sha256: str
+    settings: RunSettings
+
+    @property
+    def run_id(self) -> str:
+        """First 12 hex digits of sha256 over the canonical JSON of the request."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def adapter_id(self) -> str:
+        """The adapter that this run produces."""
+        return f"a{self.run_id}"

@@ -1,0 +1,201 @@
+"""Every setting, with its one default and what it means. Reading them is :mod:`pipeline.configuration`'s work."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.domain import Clock
+
+MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Group(BaseModel):
+    """A group of settings: unknown names are mistakes, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSettings(Group):
+    """Shares of threads per split. Frozen with the store."""
+
+    train: Share = 0.8
+    val: Share = 0.1
+    test: Share = 0.1
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        total = self.train + self.val + self.test
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"train + val + test must be 1, not {total:g}")
+        return self
+
+
+class MailboxSettings(Group):
+    """One mailbox: whose it is and what times its windows."""
+
+    owner: tuple[str, ...] = Field(default=(), description="addresses of the mailbox's owner")
+    lists: tuple[str, ...] = Field(default=(), description="addresses of mailing lists that arrive here")
+    clock: Clock = Field(default=Clock.ARRIVAL, description="arrival, or header to replay an archive as if live; frozen")
+
+
+class WindowSettings(Group):
+    """When a training window closes: at whichever comes first."""
+
+    bootstrap: PositiveInt = Field(default=200, description="mails window 0 needs before it may close")
+    count: PositiveInt | None = Field(default=50, description="mails")
+    age: PositiveFloat | None = Field(default=7.0, description="days since the window's first mail")
+    cron: str | None = Field(default=None, description="five-field cron expression, UTC")
+    tokens: PositiveInt | None = Field(default=None, description="tokens by the ruler")
+    rolling: PositiveInt = Field(default=1, description="windows taken as new by a run, the newest trained ones again")
+
+
+class ChunkSettings(Group):
+    """How threads are cut into training examples. Frozen with the store."""
+
+    size: PositiveInt = Field(default=100, description="new messages per chunk at most")
+    overlap: int = Field(default=10, ge=0, description="earlier messages repeated as context at most")
+    max_tokens: PositiveInt = Field(default=2048, description="tokens per chunk at most, by the ruler")
+    ruler: str = Field(default="bytes", description="bytes (UTF-8 bytes / 4), or the path of a tokenizer.json")
+
+
+class ReplayCaps(Group):
+    """Rehearsal chunks per length bucket at most."""
+
+    short: int = Field(default=500, ge=0)
+    medium: int = Field(default=300, ge=0)
+    long: int = Field(default=200, ge=0)
+    verylong: int = Field(default=100, ge=0)
+
+
+class ReplaySettings(Group):
+    """What earlier mail a run trains on again."""
+
+    strategy: Literal["stratified", "uniform", "none"] = "stratified"
+    ratio: float = Field(default=0.25, ge=0.0, description="rehearsal tokens per new token in an epoch (1:4)")
+    max_share: Share = Field(default=0.2, description="rehearsal tokens of the whole at most")
+    min_per_stratum: int = Field(default=2, ge=0, description="chunks each sender/thread gives in phase 1 at most")
+    caps: ReplayCaps = ReplayCaps()
+    max_rehearsal: PositiveInt = Field(default=1000, description="rehearsal chunks in a manifest at most")
+    max_new_windows: PositiveInt = Field(default=20, description="windows a run takes as new at most, the newest")
+
+
+class BuiltinModel(Group):
+    """Shape and training budget of the built-in model; used only with ``model.base: builtin``."""
+
+    vocabulary: PositiveInt = 4096
+    width: PositiveInt = 192
+    layers: PositiveInt = 4
+    heads: PositiveInt = 6
+    context: PositiveInt = Field(default=1024, description="tokens")
+    base_tokens: PositiveInt = Field(default=400_000, description="tokens the base is trained on, once")
+    base_lr: PositiveFloat = 3e-3
+
+
+class ModelSettings(Group):
+    """What is trained."""
+
+    base: str = Field(default="builtin", description="builtin, a local path, or a Hub id")
+    revision: str | None = Field(default=None, description="Hub revision")
+    objective: Literal["cpt"] = "cpt"
+    init_from: Literal["champion", "fresh"] = "champion"
+    quantize: bool = Field(default=True, description="NF4 with double quantisation")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bf16 on GPU, fp32 on CPU")
+    context: PositiveInt | None = Field(default=None, description="cut examples to this many tokens; default: the model's")
+    allow_download: bool = Field(default=False, description="let the Hub be asked for a base that is not on this disk")
+    builtin: BuiltinModel = BuiltinModel()
+
+
+class TrainSettings(Group):
+    """How it is trained."""
+
+    epochs: PositiveInt = 2
+    batch_tokens: PositiveInt = Field(default=4096, description="tokens per batch at most, by the ruler, padding included")
+    accumulation: PositiveInt = Field(default=1, description="batches per optimizer step")
+    lr: PositiveFloat = 2e-3
+    warmup: Share = Field(default=0.1, description="share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    clip: PositiveFloat = Field(default=1.0, description="gradient norm")
+    lora_r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: Share = 0.0
+    optimizer: str = Field(default="auto", description="auto: paged 8-bit AdamW on GPU, torch AdamW on CPU")
+    checkpoint_every: PositiveInt = Field(default=50, description="optimizer steps; the end is always one")
+    keep_checkpoints: PositiveInt = 5
+    patience: int = Field(default=3, ge=0, description="evaluations without improvement before stopping; 0 never stops")
+    min_delta: float = Field(default=0.0, ge=0.0, description="nats per token that count as improvement")
+    gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's own choice")
+
+
+class EvalSettings(Group):
+    """What is measured, and how much of it."""
+
+    max_chunks: PositiveInt = Field(default=400, description="chunks per split at most, new windows apart")
+    batch_tokens: PositiveInt = 8192
+    retrieval_queries: PositiveInt = Field(default=300, description="queries per split at most")
+    select: Literal["val_loss"] = "val_loss"
+
+
+class GateSettings(Group):
+    """The policy of promotion; losses in nats per token, lower is better."""
+
+    max_loss: float = Field(default=0.03, ge=0.0, description="how much worse on old windows may be, upper 95 % bound")
+    max_drift: float = Field(default=0.06, ge=0.0, description="the same against the best untainted adapter ever")
+    min_new_threads: PositiveInt = Field(default=5, description="val threads of the new windows below which it abstains")
+    min_threads: PositiveInt = Field(default=20, description="val threads below which an interval is marked as few")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+
+
+class DeploySettings(Group):
+    """What happens on promotion: the champion's folder as a symlink."""
+
+    symlink: bool = True
+
+
+class PrivacySettings(Group):
+    """What is masked before a chunk is written. Frozen with the store through the scrub version."""
+
+    mask_credentials: bool = True
+
+
+class CostSettings(Group):
+    """What an hour of training costs, for plans and receipts."""
+
+    per_hour: float = Field(default=0.0, ge=0.0)
+    currency: str = "EUR"
+
+
+class Settings(Group):
+    """All settings of a home."""
+
+    seed: int = Field(default=0, ge=0)
+    mailboxes: dict[str, MailboxSettings] = Field(default_factory=dict)
+    split: SplitSettings = SplitSettings()
+    window: WindowSettings = WindowSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    replay: ReplaySettings = ReplaySettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+    gate: GateSettings = GateSettings()
+    deploy: DeploySettings = DeploySettings()
+    privacy: PrivacySettings = PrivacySettings()
+    cost: CostSettings = CostSettings()
+    bus: Literal["embedded"] = "embedded"
+    auto_retrain: bool = False
+
+    @model_validator(mode="after")
+    def _mailbox_names(self) -> Settings:
+        wrong = [name for name in self.mailboxes if not MAILBOX_NAME.match(name)]
+        if wrong:
+            raise ValueError(f"mailbox names are [a-z0-9][a-z0-9._-]{{0,63}}, not {', '.join(map(repr, wrong))}")
+        return self
+
+    def mailbox(self, name: str) -> MailboxSettings:
+        """The settings of a mailbox, the defaults where it is not listed."""
+        return self.mailboxes.get(name, MailboxSettings())

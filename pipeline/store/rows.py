@@ -1,0 +1,398 @@
+"""One frozen dataclass per table: the fields are the columns, in order. Rows are only ever appended.
+
+Values that identify a person (addresses, names, subjects) are keyed hashes here (:mod:`pipeline.people`); the words
+themselves are ``PersonRow`` and ``TextRow`` and live in ``bodies.duckdb``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of table ``TABLE`` in ``store.duckdb``, or in ``bodies.duckdb`` where ``BODIES`` is true."""
+
+    TABLE: ClassVar[str]
+    BODIES: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow(Row):
+    """A text by its hex sha256 (of the UTF-8 bytes)."""
+
+    TABLE: ClassVar[str] = "texts"
+    BODIES: ClassVar[bool] = True
+    sha256: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRow(Row):
+    """What a keyed hash stands for; ``kind`` is address, name or subject."""
+
+    TABLE: ClassVar[str] = "people"
+    BODIES: ClassVar[bool] = True
+    key: str
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow(Row):
+    """The bytes of a dead letter, by hex sha256."""
+
+    TABLE: ClassVar[str] = "raws"
+    BODIES: ClassVar[bool] = True
+    sha256: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxRow(Row):
+    TABLE: ClassVar[str] = "mailbox_rows"
+    mailbox: str
+    clock: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRow(Row):
+    """A feed of a mailbox; ``source`` is where it reads from, for people."""
+
+    TABLE: ClassVar[str] = "feed_rows"
+    mailbox: str
+    feed: str
+    kind: str
+    source: str
+    registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow(Row):
+    """One message. ``base_key`` is its Message-ID (or content hash) before ``#digest``; ``content_sha`` tells versions
+    of one id apart; ``subject_norm_key`` is None unless there is a subject; ``parent_key`` is the stored message that it
+    answers; ``text_sha`` and ``own_sha`` are None for an empty text; ``n_tokens`` is of the own words (full text where
+    there are none) by the store's ruler."""
+
+    TABLE: ClassVar[str] = "message_rows"
+    mailbox: str
+    message_key: str
+    base_key: str
+    content_sha: str
+    thread_id: str
+    split: str
+    window_idx: int
+    arrival_ordinal: int
+    received_at: datetime
+    date: datetime | None
+    sender_key: str | None
+    sender_name_key: str | None
+    subject_key: str | None
+    subject_norm_key: str | None
+    participants: tuple[str, ...]
+    parent_key: str | None
+    text_sha: str | None
+    own_sha: str | None
+    n_tokens: int
+    list_id: str | None
+    bulk: bool
+    auto: bool
+    defects: tuple[str, ...]
+    feed: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRow(Row):
+    TABLE: ClassVar[str] = "thread_rows"
+    mailbox: str
+    thread_id: str
+    split: str
+    first_window: int
+    first_ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow(Row):
+    """An id, seen or referenced, and the thread that the first message to name it gave it."""
+
+    TABLE: ClassVar[str] = "links"
+    mailbox: str
+    id: str
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedIdRow(Row):
+    TABLE: ClassVar[str] = "quarantined_ids"
+    mailbox: str
+    id: str
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorrespondentRow(Row):
+    """An address seen in From, To or Cc of the mailbox, as its keyed hash."""
+
+    TABLE: ClassVar[str] = "correspondents"
+    mailbox: str
+    person_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRow(Row):
+    TABLE: ClassVar[str] = "bridge_rows"
+    mailbox: str
+    message_key: str
+    thread_id: str
+    other_thread_id: str
+    same_split: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionRow(Row):
+    """A thread (``chunk_id`` None) or a single chunk that leaves evaluation and training from ``since_window`` on."""
+
+    TABLE: ClassVar[str] = "exclusion_rows"
+    mailbox: str
+    thread_id: str
+    chunk_id: str | None
+    reason: str
+    since_window: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateRow(Row):
+    TABLE: ClassVar[str] = "duplicate_rows"
+    mailbox: str
+    message_key: str
+    feed: str
+    cursor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow(Row):
+    """``id`` is ``{feed}/{number}`` for mail, the event id for an event; ``raw_sha`` finds the bytes in ``raws``."""
+
+    TABLE: ClassVar[str] = "dead_letter_rows"
+    id: str
+    mailbox: str
+    feed: str
+    cursor: str
+    received_at: datetime
+    stage: str
+    reason: str
+    attempts: int
+    raw_sha: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TakenRow(Row):
+    """The owner has taken every number of a feed up to ``last_number``; the newest row of a feed counts."""
+
+    TABLE: ClassVar[str] = "taken"
+    mailbox: str
+    feed: str
+    last_number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStateRow(Row):
+    """The open window after a commit, as JSON of :class:`pipeline.windows.OpenWindow`; the newest row counts."""
+
+    TABLE: ClassVar[str] = "window_states"
+    mailbox: str
+    next_ordinal: int
+    state: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingRow(Row):
+    """A window closed, in the transaction of the mail or tick that closed it; its shard follows."""
+
+    TABLE: ClassVar[str] = "closings"
+    mailbox: str
+    window_idx: int
+    opened_at: datetime
+    closed_at: datetime
+    reason: str
+    n_messages: int
+    n_tokens: int
+    last_ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow(Row):
+    """The files of a closed window; ``shard_path`` is relative to the home."""
+
+    TABLE: ClassVar[str] = "shard_rows"
+    mailbox: str
+    window_idx: int
+    n_chunks: int
+    shard_path: str
+    shard_sha256: str
+    text_sha256: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow(Row):
+    TABLE: ClassVar[str] = "chunk_rows"
+    mailbox: str
+    chunk_id: str
+    thread_id: str
+    window_idx: int
+    split: str
+    sender: str
+    message_keys: tuple[str, ...]
+    n_context: int
+    n_messages: int
+    n_tokens: int
+    bucket: str
+    tier: str
+    sha256: str
+    format: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow(Row):
+    """An event, committed with the rows that it tells of; ``ordinal`` is its place in the store's order."""
+
+    TABLE: ClassVar[str] = "outbox"
+    ordinal: int
+    event_id: str
+    topic: str
+    key: str
+    data: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow(Row):
+    """One attempt to deliver an event to a consumer; ``outcome`` is done, failed or dead."""
+
+    TABLE: ClassVar[str] = "deliveries"
+    event_id: str
+    consumer: str
+    attempt: int
+    outcome: str
+    error: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow(Row):
+    TABLE: ClassVar[str] = "requests"
+    run_id: str
+    mailbox: str
+    windows: tuple[int, ...]
+    parent_adapter: str | None
+    adapter_id: str
+    request: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunEventRow(Row):
+    """A step in a run's life: requested, finished, failed, promoted, rejected, abstained; ``detail`` is JSON."""
+
+    TABLE: ClassVar[str] = "run_events"
+    run_id: str
+    status: str
+    detail: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunResultRow(Row):
+    """What a finished run cost; ``cost`` is in the currency of the settings."""
+
+    TABLE: ClassVar[str] = "run_results"
+    run_id: str
+    started_at: datetime
+    finished_at: datetime
+    steps: int
+    tokens: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow(Row):
+    TABLE: ClassVar[str] = "metric_rows"
+    run_id: str
+    adapter_id: str
+    checkpoint: str
+    split: str
+    window_from: int | None
+    window_to: int | None
+    metric: str
+    value: float
+    n: int
+    ci_low: float | None
+    ci_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow(Row):
+    """Loss of one chunk: ``nll`` is the sum over ``n_tokens`` predicted tokens, in nats; ``n_bytes`` their text's."""
+
+    TABLE: ClassVar[str] = "loss_rows"
+    adapter_id: str
+    checkpoint: str
+    mailbox: str
+    chunk_id: str
+    split: str
+    nll: float
+    n_tokens: int
+    n_bytes: int
+    eval_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRow(Row):
+    """``times`` a run trained a chunk, up to its selected checkpoint; ``role`` is new or rehearsal."""
+
+    TABLE: ClassVar[str] = "trained_rows"
+    run_id: str
+    adapter_id: str
+    mailbox: str
+    chunk_id: str
+    role: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRow(Row):
+    TABLE: ClassVar[str] = "adapter_rows"
+    adapter_id: str
+    mailbox: str
+    run_id: str
+    base_id: str
+    parent_adapter: str | None
+    created_at: datetime
+    sha256: str
+    safety_flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow(Row):
+    """One event of the registry: registered, evaluated, promoted, rejected, abstained, failed, rolled_back, archived,
+    tainted or erased."""
+
+    TABLE: ClassVar[str] = "journal_rows"
+    ordinal: int
+    at: datetime
+    mailbox: str
+    adapter_id: str
+    event: str
+    reason: str
+    actor: str

@@ -1,0 +1,1 @@
+"""Which adapter serves a mailbox, why, and what answers with it."""

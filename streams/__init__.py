@@ -1,0 +1,1 @@
+"""Mail and events in motion: feeds, buses, the owner of a store, and the command line."""

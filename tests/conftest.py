@@ -1,0 +1,25 @@
+"""Shared fixtures: where the real mail lies, and small homes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def data_folder() -> Path | None:
+    """The folder of real mail: ``MAILTIDE_DATA``, else ``shared/data`` beside the checkout; None where absent."""
+    named = os.environ.get("MAILTIDE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def real_mail() -> Path:
+    folder = data_folder()
+    if folder is None:
+        pytest.skip("no folder of real mail: set MAILTIDE_DATA to one")
+    return folder
