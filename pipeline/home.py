@@ -113,3 +113,11 @@ def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(path: Path) -> str:
+    """Hex sha256 over the names and digests of a folder's files, in name order: one byte anywhere changes it."""
+    lines = [
+        f"{sha256_file(file)}  {file.relative_to(path).as_posix()}\n" for file in sorted(path.rglob("*")) if file.is_file()
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -90,3 +91,25 @@ class RunRequest(Frozen):
     def adapter_id(self) -> str:
         """The adapter that this run produces."""
         return f"a{self.run_id}"
+
+
+class RunResult(Frozen):
+    """What a finished run leaves in ``result.json``, written last: its presence means that all else is there.
+
+    ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the
+    model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate); ``environment`` names versions,
+    device and threads.
+    """
+
+    run_id: str
+    adapter_id: str
+    adapter_sha256: str
+    checkpoint: str
+    started_at: datetime
+    finished_at: datetime
+    steps: int
+    tokens: int
+    new_chunks: int
+    rehearsal_chunks: int
+    seconds: dict[str, float]
+    environment: dict[str, str]
