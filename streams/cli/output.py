@@ -1,0 +1,145 @@
+"""How commands speak: tables for people, one JSON document for programs, progress where something takes time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_option(function: Function) -> Function:
+    """Adds ``--json``: one JSON document on stdout, everything else on stderr."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(function)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it; times are ISO 8601 in UTC."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds") + "Z"
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def print_json(document: Any) -> None:
+    click.echo(json.dumps(plain(document), ensure_ascii=False, indent=2, default=str))
+
+
+def shown(value: Any) -> str:
+    """A value as a cell of a table."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(shown(item) for item in value)
+    return str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """A table as wide as it needs off a terminal, fitted to the terminal on one; numbers stand right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = any(isinstance(row[index], (int, float)) and not isinstance(row[index], bool) for row in cells)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(shown(value)) for value in row))
+    width = None if sys.stdout.isatty() else 400
+    Console(width=width, highlight=False).print(table)
+
+
+class Progress:
+    """Reports how far something is: a bar on a terminal, at most a line every few seconds elsewhere, on stderr."""
+
+    LINE_EVERY_S = 5.0
+
+    def __init__(self, label: str, *, quiet: bool = False) -> None:
+        self.label = label
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._printed_at = 0.0
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        """``done`` of ``total`` in any one unit; ``text`` says what just happened."""
+        if self._quiet:
+            return
+        if sys.stderr.isatty():
+            self._draw(done, total, text)
+        else:
+            self._line(done, total, text)
+
+    def _draw(self, done: float, total: float, text: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        if self._bar is None:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, text="")
+        self._bar.update(self._task, completed=done, total=total or 1, text=text)
+
+    def _line(self, done: float, total: float, text: str) -> None:
+        import time
+
+        now = time.monotonic()
+        if self._printed_at and now - self._printed_at < self.LINE_EVERY_S:
+            return
+        self._printed_at = now
+        share = f"{100 * done / total:3.0f} %" if total else ""
+        click.echo(f"{self.label} {share} {text}".rstrip(), err=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A :class:`Progress` that is taken off the screen at the end."""
+    bar = Progress(label, quiet=quiet)
+    try:
+        yield bar
+    finally:
+        bar.close()
