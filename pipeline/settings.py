@@ -23,9 +23,9 @@ class Group(BaseModel):
 class SplitSettings(Group):
     """Shares of threads per split. Frozen with the store."""
 
-    train: Share = 0.8
-    val: Share = 0.1
-    test: Share = 0.1
+    train: Share = Field(default=0.8, description="trained on")
+    val: Share = Field(default=0.1, description="may choose: early stop, checkpoint, gate")
+    test: Share = Field(default=0.1, description="only reported")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:
@@ -66,16 +66,18 @@ class ChunkSettings(Group):
 class ReplayCaps(Group):
     """Rehearsal chunks per length bucket at most."""
 
-    short: int = Field(default=500, ge=0)
-    medium: int = Field(default=300, ge=0)
-    long: int = Field(default=200, ge=0)
-    verylong: int = Field(default=100, ge=0)
+    short: int = Field(default=500, ge=0, description="below 512 tokens")
+    medium: int = Field(default=300, ge=0, description="below 1,024 tokens")
+    long: int = Field(default=200, ge=0, description="below 2,048 tokens")
+    verylong: int = Field(default=100, ge=0, description="the rest")
 
 
 class ReplaySettings(Group):
     """What earlier mail a run trains on again."""
 
-    strategy: Literal["stratified", "uniform", "none"] = "stratified"
+    strategy: Literal["stratified", "uniform", "none"] = Field(
+        default="stratified", description="stratified by sender and thread, uniform, or none"
+    )
     ratio: float = Field(default=0.25, ge=0.0, description="rehearsal tokens per new token in an epoch (1:4)")
     max_share: Share = Field(default=0.2, description="rehearsal tokens of the whole at most")
     min_per_stratum: int = Field(default=2, ge=0, description="chunks each sender/thread gives in phase 1 at most")
@@ -87,13 +89,13 @@ class ReplaySettings(Group):
 class BuiltinModel(Group):
     """Shape and training budget of the built-in model; used only with ``model.base: builtin``."""
 
-    vocabulary: PositiveInt = 4096
-    width: PositiveInt = 192
-    layers: PositiveInt = 4
-    heads: PositiveInt = 6
+    vocabulary: PositiveInt = Field(default=4096, description="byte-level BPE tokens")
+    width: PositiveInt = Field(default=192, description="hidden size; 256 for studies")
+    layers: PositiveInt = Field(default=4, description="transformer blocks")
+    heads: PositiveInt = Field(default=6, description="attention heads")
     context: PositiveInt = Field(default=1024, description="tokens")
     base_tokens: PositiveInt = Field(default=400_000, description="tokens the base is trained on, once")
-    base_lr: PositiveFloat = 3e-3
+    base_lr: PositiveFloat = Field(default=3e-3, description="peak learning rate of the base")
 
 
 class ModelSettings(Group):
@@ -101,8 +103,8 @@ class ModelSettings(Group):
 
     base: str = Field(default="builtin", description="builtin, a local path, or a Hub id")
     revision: str | None = Field(default=None, description="Hub revision")
-    objective: Literal["cpt"] = "cpt"
-    init_from: Literal["champion", "fresh"] = "champion"
+    objective: Literal["cpt"] = Field(default="cpt", description="the thread's text, new part only")
+    init_from: Literal["champion", "fresh"] = Field(default="champion", description="what a run continues")
     quantize: bool = Field(default=True, description="NF4 with double quantisation")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bf16 on GPU, fp32 on CPU")
     context: PositiveInt | None = Field(default=None, description="cut examples to this many tokens; default: the model's")
@@ -113,19 +115,19 @@ class ModelSettings(Group):
 class TrainSettings(Group):
     """How it is trained."""
 
-    epochs: PositiveInt = 2
+    epochs: PositiveInt = Field(default=2, description="times every new chunk is trained")
     batch_tokens: PositiveInt = Field(default=4096, description="tokens per batch at most, by the ruler, padding included")
     accumulation: PositiveInt = Field(default=1, description="batches per optimizer step")
-    lr: PositiveFloat = 2e-3
+    lr: PositiveFloat = Field(default=2e-3, description="peak learning rate of the adapter, re-warmed per run")
     warmup: Share = Field(default=0.1, description="share of the steps")
-    weight_decay: float = Field(default=0.0, ge=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, description="of AdamW")
     clip: PositiveFloat = Field(default=1.0, description="gradient norm")
-    lora_r: PositiveInt = 16
-    lora_alpha: PositiveInt = 32
-    lora_dropout: Share = 0.0
+    lora_r: PositiveInt = Field(default=16, description="rank")
+    lora_alpha: PositiveInt = Field(default=32, description="scale, twice the rank by custom")
+    lora_dropout: Share = Field(default=0.0, description="share of inputs dropped before the adapter")
     optimizer: str = Field(default="auto", description="auto: paged 8-bit AdamW on GPU, torch AdamW on CPU")
     checkpoint_every: PositiveInt = Field(default=50, description="optimizer steps; the end is always one")
-    keep_checkpoints: PositiveInt = 5
+    keep_checkpoints: PositiveInt = Field(default=5, description="newest kept on disk while a run goes on")
     patience: int = Field(default=3, ge=0, description="evaluations without improvement before stopping; 0 never stops")
     min_delta: float = Field(default=0.0, ge=0.0, description="nats per token that count as improvement")
     gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
@@ -136,9 +138,9 @@ class EvalSettings(Group):
     """What is measured, and how much of it."""
 
     max_chunks: PositiveInt = Field(default=400, description="chunks per split at most, new windows apart")
-    batch_tokens: PositiveInt = 8192
+    batch_tokens: PositiveInt = Field(default=8192, description="tokens per evaluation batch at most")
     retrieval_queries: PositiveInt = Field(default=300, description="queries per split at most")
-    select: Literal["val_loss"] = "val_loss"
+    select: Literal["val_loss"] = Field(default="val_loss", description="what chooses the checkpoint")
 
 
 class GateSettings(Group):
@@ -148,33 +150,35 @@ class GateSettings(Group):
     max_drift: float = Field(default=0.06, ge=0.0, description="the same against the best untainted adapter ever")
     min_new_threads: PositiveInt = Field(default=5, description="val threads of the new windows below which it abstains")
     min_threads: PositiveInt = Field(default=20, description="val threads below which an interval is marked as few")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="of the one-sided bounds")
 
 
 class DeploySettings(Group):
     """What happens on promotion: the champion's folder as a symlink."""
 
-    symlink: bool = True
+    symlink: bool = Field(default=True, description="keep champions/MAILBOX pointing at the champion's folder")
 
 
 class PrivacySettings(Group):
     """What is masked before a chunk is written. Frozen with the store through the scrub version."""
 
-    mask_credentials: bool = True
+    mask_credentials: bool = Field(default=True, description="passwords, keys and tokens become [secret]")
 
 
 class CostSettings(Group):
     """What an hour of training costs, for plans and receipts."""
 
-    per_hour: float = Field(default=0.0, ge=0.0)
-    currency: str = "EUR"
+    per_hour: float = Field(default=0.0, ge=0.0, description="price of an hour")
+    currency: str = Field(default="EUR", description="of the price")
 
 
 class Settings(Group):
     """All settings of a home."""
 
-    seed: int = Field(default=0, ge=0)
-    mailboxes: dict[str, MailboxSettings] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0, description="of splits and of every sampled thing; frozen")
+    mailboxes: dict[str, MailboxSettings] = Field(
+        default_factory=dict, description="per name: owner, lists (addresses), clock (arrival or header)"
+    )
     split: SplitSettings = SplitSettings()
     window: WindowSettings = WindowSettings()
     chunk: ChunkSettings = ChunkSettings()
@@ -186,8 +190,8 @@ class Settings(Group):
     deploy: DeploySettings = DeploySettings()
     privacy: PrivacySettings = PrivacySettings()
     cost: CostSettings = CostSettings()
-    bus: Literal["embedded"] = "embedded"
-    auto_retrain: bool = False
+    bus: Literal["embedded"] = Field(default="embedded", description="what carries events")
+    auto_retrain: bool = Field(default=False, description="retrain without --confirm")
 
     @model_validator(mode="after")
     def _mailbox_names(self) -> Settings:
