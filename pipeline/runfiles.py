@@ -1,8 +1,8 @@
-"""Losses per chunk as the file that passes between the owner and a run. Exclusions are in :mod:`pipeline.exclusions`."""
+"""The small Parquet files that pass between the owner and a run: exclusions, and losses per chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from pipeline.errors import RunError
 from pipeline.parquet import read_table, write_table
+
+EXCLUSIONS = pa.schema([("thread_id", pa.string()), ("chunk_id", pa.string()), ("reason", pa.string())])
 
 LOSSES = pa.schema(
     [
@@ -26,6 +28,18 @@ LOSSES = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
+class Exclusions:
+    """Threads, and single chunks, that neither train nor evaluate."""
+
+    threads: frozenset[str] = frozenset()
+    chunks: frozenset[str] = frozenset()
+
+    def hold(self, thread_id: str, chunk_id: str) -> bool:
+        """Whether the chunk of that thread is left out."""
+        return thread_id in self.threads or chunk_id in self.chunks
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """Loss of one chunk under one adapter's checkpoint: ``nll`` in nats, summed over ``n_tokens`` predicted tokens, which
     spell ``n_bytes`` of text. The bare base is ``base:<base_id>`` with checkpoint ""."""
@@ -38,6 +52,24 @@ class Loss:
     n_tokens: int
     n_bytes: int
     eval_version: int
+
+
+def write_exclusions(path: Path, rows: Iterable[tuple[str, str | None, str]]) -> str:
+    """Writes (thread id, chunk id or None for the whole thread, reason), each once and in order; returns the sha256."""
+    ordered = sorted(set(rows), key=lambda row: (row[0], row[1] or "", row[2]))
+    columns = list(zip(*ordered, strict=True)) or [(), (), ()]
+    arrays = [pa.array(column, pa.string()) for column in columns]
+    return write_table(path, pa.table(arrays, schema=EXCLUSIONS))
+
+
+def read_exclusions(path: Path, sha256: str | None = None) -> Exclusions:
+    """Raises ``RunError`` when the file is missing, damaged, or has another digest than the request names."""
+    hint = "claim the run again with `mailtide retrain --confirm`"
+    rows = read_table(path, EXCLUSIONS, sha256, error=RunError, hint=hint).to_pylist()
+    return Exclusions(
+        threads=frozenset(row["thread_id"] for row in rows if row["chunk_id"] is None),
+        chunks=frozenset(row["chunk_id"] for row in rows if row["chunk_id"] is not None),
+    )
 
 
 def write_losses(path: Path, losses: Sequence[Loss]) -> None:
