@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from pipeline.cron import next_moment
 from pipeline.domain import Clock
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
@@ -53,13 +55,20 @@ class WindowSettings(Group):
     tokens: PositiveInt | None = Field(default=None, description="tokens by the ruler")
     rolling: PositiveInt = Field(default=1, description="windows taken as new by a run, the newest trained ones again")
 
+    @field_validator("cron")
+    @classmethod
+    def _cron_has_moments(cls, expression: str | None) -> str | None:
+        if expression is not None:
+            next_moment(expression, datetime(2000, 1, 1))
+        return expression
+
 
 class ChunkSettings(Group):
     """How threads are cut into training examples. Frozen with the store."""
 
     size: PositiveInt = Field(default=100, description="new messages per chunk at most")
     overlap: int = Field(default=10, ge=0, description="earlier messages repeated as context at most")
-    max_tokens: PositiveInt = Field(default=2048, description="tokens per chunk at most, by the ruler")
+    max_tokens: int = Field(default=2048, ge=128, description="tokens per chunk at most, by the ruler")
     ruler: str = Field(default="bytes", description="bytes (UTF-8 bytes / 4), or the path of a tokenizer.json")
 
 

@@ -62,8 +62,8 @@ class Known:
     """What the store knows about a batch's needs, and what the batch itself has added so far.
 
     ``versions`` holds the stored messages of a base key in order of arrival. ``links`` and ``quarantined`` map ids to
-    thread ids, and ``threads`` holds every thread that any of these or ``subjects`` name. ``people`` holds the keyed hashes of
-    known correspondents' addresses.
+    thread ids, and ``threads`` holds every thread that any of these or ``subjects`` name. ``people`` holds the keyed
+    hashes of known correspondents' addresses.
     """
 
     versions: dict[str, tuple[Version, ...]] = field(default_factory=dict)
