@@ -1,0 +1,262 @@
+"""The owner's claim: which windows the next run trains on, continuing which adapter, fixed in one request.
+
+A mailbox has at most one undecided request; what closes while it runs waits for the next. The folder of a run is written
+before its request, so that a crash between the two leaves a folder that the next claim writes again, the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.coverage import read_coverage, windows_trained
+from pipeline.errors import NothingToDo, RunError
+from pipeline.events import Event, RunRequested
+from pipeline.home import Home, private_dir, sha256_file, write_atomic
+from pipeline.manifest import waiting_windows
+from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
+from pipeline.runfiles import Loss, write_exclusions, write_losses
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import (
+    AdapterRow,
+    ExclusionRow,
+    JournalRow,
+    LossRow,
+    RequestRow,
+    RunEventRow,
+    ShardRow,
+)
+from registry.journal import Status, fold
+
+DECIDED = ("promoted", "rejected", "abstained", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Which waiting windows a claim may take: all, those of a range, or with ``each`` one closing more than before."""
+
+    first: int | None = None
+    last: int | None = None
+    each: bool = False
+
+
+ALL_WAITING = Windows()
+
+
+def undecided(store: Store, mailbox: str) -> RunRequest | None:
+    """The request of a mailbox that has no verdict yet."""
+    marks = ", ".join("?" for _ in DECIDED)
+    rows = store.fetch(
+        RequestRow,
+        f"mailbox = ? AND run_id NOT IN (SELECT run_id FROM run_events WHERE status IN ({marks}))",
+        [mailbox, *DECIDED],
+    )
+    return RunRequest.model_validate_json(rows[0].request) if rows else None
+
+
+def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows, now: datetime) -> RunRequest:
+    """The request to carry out now: the undecided one, else a new one over what waits.
+
+    Raises ``NothingToDo`` when nothing waits, or when the same was asked and decided before.
+    """
+    request = undecided(store, mailbox)
+    if request is None:
+        request = draft(store, home, settings, mailbox, windows)
+        decided = store.query(
+            f"SELECT status FROM run_events WHERE run_id = ? AND status IN ({', '.join('?' for _ in DECIDED)})",
+            [request.run_id, *DECIDED],
+        )
+        if decided:
+            raise NothingToDo(
+                f"run {request.run_id} was {decided[0][0]} on just this evidence",
+                hint="wait for the next window, or change a setting of the run",
+            )
+        _write_folder(store, home, request)
+        payload = RunRequested(mailbox=mailbox, run_id=request.run_id, windows=request.new_windows)
+        parent = request.parent.adapter_id if request.parent else None
+        store.append(
+            [
+                RequestRow(
+                    request.run_id,
+                    mailbox,
+                    request.new_windows,
+                    parent,
+                    request.adapter_id,
+                    request.model_dump_json(),
+                    now,
+                ),
+                RunEventRow(request.run_id, "requested", "{}", now),
+                *store.outbox_rows([Event.of(payload, at=now)]),
+            ]
+        )
+    return request
+
+
+def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> RunRequest:
+    """The request that a claim would write now, without writing it. Raises ``NothingToDo`` when nothing waits."""
+    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
+    if not shards:
+        raise NothingToDo(f"no window of {mailbox} has closed yet", hint=f"import more mail, or `mailtide close {mailbox}`")
+    if windows.each:
+        shards = _one_more(store, mailbox, shards)
+    state = fold(store.fetch(JournalRow, "mailbox = ?", [mailbox]))
+    base = base_of(store, settings, mailbox, shards[0])
+    adapters = {row.adapter_id: row for row in store.fetch(AdapterRow, "mailbox = ?", [mailbox])}
+    champion = _reference(home, adapters, state.champion(mailbox), base)
+    parent = champion if settings.model.init_from == "champion" else None
+    learned = _learned(home, champion)
+    closed = [shard.window_idx for shard in shards]
+    waiting = waiting_windows(closed, learned if parent else (), settings.replay.max_new_windows)
+    chosen = tuple(
+        idx
+        for idx in waiting
+        if (windows.first is None or idx >= windows.first) and (windows.last is None or idx <= windows.last)
+    )
+    if not chosen:
+        newest = f"the champion has learned windows up to {max(learned)}" if learned else "no window waits"
+        raise NothingToDo(f"{mailbox}: {newest}, and none of those asked for waits", hint="see `mailtide windows`")
+    untainted = [
+        adapter_id
+        for adapter_id, adapter in state.adapters.items()
+        if adapter.was_champion and adapter.status is not Status.TAINTED and adapters[adapter_id].base_id == base.base_id
+    ]
+    best = _best(store, champion, untainted)
+    return RunRequest(
+        mailbox=mailbox,
+        new_windows=chosen,
+        old_windows=tuple(sorted(learned)),
+        shards=tuple(ShardRef(window_idx=row.window_idx, path=row.shard_path, sha256=row.shard_sha256) for row in shards),
+        base=base,
+        parent=parent,
+        champion=champion,
+        best=_reference(home, adapters, best, base),
+        coverage_sha256=sha256_file(home.run(parent.run_id) / "coverage.parquet") if parent else "",
+        exclusions_sha256=_exclusions_sha256(store, mailbox),
+        settings=RunSettings(
+            seed=settings.seed,
+            rolling=settings.window.rolling,
+            min_threads=settings.gate.min_threads,
+            replay=settings.replay,
+            model=settings.model,
+            train=settings.train,
+            eval=settings.eval,
+        ),
+    )
+
+
+def base_of(store: Store, settings: Settings, mailbox: str, first: ShardRow) -> BaseRef:
+    """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it."""
+    model = settings.model
+    if model.base != "builtin":
+        return BaseRef(kind="external", base_id=_external_id(model.base, model.revision), path=model.base)
+    recipe = json.dumps(
+        {"mailbox": mailbox, "seed": settings.seed, "shard": first.shard_sha256, "model": model.builtin.model_dump()},
+        sort_keys=True,
+    )
+    base_id = "b" + hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    return BaseRef(kind="builtin", base_id=base_id, path=f"bases/{mailbox}/{base_id}")
+
+
+def _external_id(name: str, revision: str | None) -> str:
+    """Names an external base: by what its folder holds when it is one, else by its Hub id and revision."""
+    folder = Path(name).expanduser()
+    slug = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")
+    if not folder.is_dir():
+        named = f"{name}@{revision or 'main'}"
+        return f"{slug}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+    config = folder / "config.json"
+    if not config.is_file():
+        raise RunError(f"{folder} holds no config.json", hint="set model.base to a model's folder or a Hub id")
+    listing = "".join(f"{file.name} {file.stat().st_size}\n" for file in sorted(folder.glob("*.safetensors")))
+    return f"{slug}-{hashlib.sha256(config.read_bytes() + listing.encode()).hexdigest()[:8]}"
+
+
+def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow]) -> list[ShardRow]:
+    """The closed windows up to the first that no run was asked about."""
+    asked = store.query("SELECT coalesce(max(list_max(windows)), -1) FROM requests WHERE mailbox = ?", [mailbox])[0][0]
+    unasked = [row.window_idx for row in shards if row.window_idx > asked]
+    if not unasked:
+        raise NothingToDo(
+            f"{mailbox}: every closed window up to {asked} was asked about",
+            hint="leave out --each to take all that waits at once",
+        )
+    return [row for row in shards if row.window_idx <= unasked[0]]
+
+
+def _reference(home: Home, adapters: dict[str, AdapterRow], adapter_id: str | None, base: BaseRef) -> AdapterRef | None:
+    """An adapter as a request names it; None also when it stands on another base, which cannot be continued from."""
+    if adapter_id is None or adapters[adapter_id].base_id != base.base_id:
+        return None
+    row = adapters[adapter_id]
+    path = home.adapter(adapter_id).relative_to(home.root).as_posix()
+    return AdapterRef(adapter_id=adapter_id, run_id=row.run_id, path=path, sha256=row.sha256)
+
+
+def _learned(home: Home, champion: AdapterRef | None) -> frozenset[int]:
+    if champion is None:
+        return frozenset()
+    return windows_trained(read_coverage(home.run(champion.run_id) / "coverage.parquet"))
+
+
+def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str]) -> str | None:
+    """The untainted former champion with the lowest loss on the val chunks that it and the champion were both measured on;
+    the champion itself when none is lower, and None without a champion."""
+    if champion is None:
+        return None
+    rivals = [adapter_id for adapter_id in untainted if adapter_id != champion.adapter_id]
+    if not rivals:
+        return champion.adapter_id
+    rows = store.query(
+        f"""
+        SELECT r.adapter_id, sum(r.nll - c.nll) / sum(c.n_tokens) AS difference
+        FROM loss_rows r JOIN loss_rows c USING (mailbox, chunk_id, eval_version, split)
+        WHERE c.adapter_id = ? AND r.adapter_id IN ({", ".join("?" for _ in rivals)}) AND split = 'val'
+        GROUP BY r.adapter_id HAVING difference < 0 ORDER BY difference, r.adapter_id LIMIT 1
+        """,
+        [champion.adapter_id, *rivals],
+    )
+    return str(rows[0][0]) if rows else champion.adapter_id
+
+
+def _exclusions(store: Store, mailbox: str) -> list[tuple[str, str | None, str]]:
+    return [(row.thread_id, row.chunk_id, row.reason) for row in store.fetch(ExclusionRow, "mailbox = ?", [mailbox])]
+
+
+def _exclusions_sha256(store: Store, mailbox: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_exclusions(Path(folder) / "exclusions.parquet", _exclusions(store, mailbox))
+
+
+def _write_folder(store: Store, home: Home, request: RunRequest) -> None:
+    folder = private_dir(home.run(request.run_id))
+    write_exclusions(folder / "exclusions.parquet", _exclusions(store, request.mailbox))
+    named = [adapter.adapter_id for adapter in (request.champion, request.parent, request.best) if adapter]
+    named.append(f"base:{request.base.base_id}")
+    rows = store.fetch(
+        LossRow,
+        f"mailbox = ? AND adapter_id IN ({', '.join('?' for _ in named)})",
+        [request.mailbox, *named],
+        "adapter_id, checkpoint, chunk_id, eval_version",
+    )
+    losses = [
+        Loss(
+            row.adapter_id,
+            row.checkpoint,
+            row.chunk_id,
+            row.split,
+            row.nll,
+            row.n_tokens,
+            row.n_bytes,
+            row.eval_version,
+        )
+        for row in rows
+    ]
+    write_losses(folder / "known_losses.parquet", losses)
+    write_atomic(folder / "request.json", request.model_dump_json(indent=2).encode() + b"\n")

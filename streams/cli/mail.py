@@ -1,0 +1,170 @@
+"""Commands that bring mail in: init, import, parse, close, windows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from streams.batch import Taken
+    from streams.ingest import Summary
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set train.epochs=3."
+)
+
+
+@click.command("init")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings to start from (YAML).")
+@set_option
+@click.option(
+    "--people-key",
+    "key_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="64 hex digits to hash people with; drawn at random unless given.",
+)
+@json_option
+@click.pass_obj
+def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], key_file: Path | None, as_json: bool) -> None:
+    """Make a home; what freezes, freezes here."""
+    from pipeline.configuration import load
+    from pipeline.people import PeopleKey
+    from streams.homes import make_home
+
+    settings = load(config, environment=os.environ, overrides=overrides)
+    key = PeopleKey.read(key_file) if key_file else PeopleKey.draw()
+    make_home(home, settings, key)
+    if as_json:
+        print_json({"home": home.root, "seed": settings.seed, "split": settings.split.model_dump()})
+        return
+    split = settings.split
+    click.echo(f"Made {home.root}")
+    click.echo(
+        f"Frozen for good: seed {settings.seed}; train {split.train:g}, val {split.val:g}, test {split.test:g}; "
+        f"chunks of at most {settings.chunk.max_tokens:,} tokens by the ruler {settings.chunk.ruler!r}."
+    )
+    click.echo("Next: mailtide import PATH")
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--mailbox", help="The mailbox to import into.  [default: the only one, else main]")
+@click.option(
+    "--clock",
+    type=click.Choice(["arrival", "header"]),
+    help="What times windows, frozen per mailbox: arrival, or header to replay an archive as if live.",
+)
+@json_option
+@click.pass_obj
+def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clock: str | None, as_json: bool) -> None:
+    """Feed mbox archives to their end; mail that is already here is not taken twice."""
+    from pipeline.domain import Clock
+    from streams.cli.opening import opened, settings_of
+    from streams.ingest import import_archives
+
+    settings = settings_of(home)
+    with opened(home, settings) as store, progress("import", quiet=as_json) as bar:
+
+        def on_progress(done: int, total: int, taken: Taken) -> None:
+            bar.update(done, total, f"{taken.read:,} mails, {taken.new:,} new")
+
+        summary = import_archives(
+            store,
+            home,
+            settings,
+            paths,
+            mailbox=mailbox,
+            clock=Clock(clock) if clock else None,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json(summary)
+    else:
+        _tell(summary, settings.window.bootstrap)
+
+
+def _tell(summary: Summary, bootstrap: int) -> None:
+    rate = summary.read / summary.seconds if summary.seconds else 0.0
+    print_table(
+        ("mailbox", "read", "new", "duplicates", "quarantined", "dead letters", "windows closed"),
+        [
+            (
+                summary.mailbox,
+                summary.read,
+                summary.new,
+                summary.duplicates,
+                summary.quarantined,
+                summary.dead_letters,
+                len(summary.windows_closed),
+            )
+        ],
+    )
+    click.echo(f"{summary.seconds:.1f} s, {rate:,.0f} mails/s.")
+    if summary.open_messages:
+        why = ""
+        if summary.open_window == 0 and summary.open_messages < bootstrap:
+            why = f" (it waits for {bootstrap:,}, or for `mailtide close {summary.mailbox}`)"
+        click.echo(f"Window {summary.open_window} is open with {summary.open_messages:,} mails{why}.")
+    if summary.windows_closed:
+        click.echo("Next: mailtide plan")
+
+
+@click.command("parse")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+def parse_command(file: Path) -> None:
+    """Show what one mail becomes, as JSON, touching nothing; FILE may be - for standard input."""
+    from pipeline.errors import UsageError
+    from pipeline.mail import mail_json, parse_mail
+
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}", hint="name a file that holds one mail") from error
+    print_json(mail_json(parse_mail(raw)))
+
+
+@click.command("close")
+@click.argument("mailbox")
+@json_option
+@click.pass_obj
+def close_command(home: Home, mailbox: str, as_json: bool) -> None:
+    """Close the open window of MAILBOX by hand."""
+    from pipeline.errors import NothingToDo
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.ingest import close_by_hand
+
+    settings = settings_of(home)
+    with opened(home, settings) as store:
+        name = the_mailbox(store, settings, mailbox)
+        taken = close_by_hand(store, home, settings, name)
+    if not taken.closed:
+        raise NothingToDo(f"the open window of {name} holds no mail", hint="an empty window cannot close")
+    if as_json:
+        print_json({"mailbox": name, "windows_closed": taken.closed})
+    else:
+        click.echo(f"Closed window {taken.closed[-1]} of {name}. Next: mailtide plan {name}")
+
+
+@click.command("windows")
+@json_option
+@click.pass_obj
+def windows_command(home: Home, as_json: bool) -> None:
+    """List the training windows."""
+    from streams.cli.opening import opened
+
+    columns = ("mailbox", "window_idx", "opened_at", "closed_at", "reason", "n_messages", "n_chunks")
+    with opened(home) as store:
+        rows = store.query(f"SELECT {', '.join(columns)} FROM windows ORDER BY mailbox, window_idx")
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif rows:
+        print_table(columns, rows)
+    else:
+        click.echo("No window yet: mailtide import PATH")

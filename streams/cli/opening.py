@@ -1,0 +1,48 @@
+"""Opens a home for a command: its settings, its store, for as long as the command needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from pipeline.settings import Settings
+    from pipeline.store import Store
+
+
+def settings_of(home: Home, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a home: its file, the environment, then ``--set``."""
+    from pipeline.configuration import read_home
+
+    return read_home(home, environment=os.environ, overrides=overrides)
+
+
+@contextmanager
+def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
+    """The store of a home; with ``settings``, what is frozen in it must agree with them."""
+    from pipeline.store import Store
+    from pipeline.versions import VERSIONS
+
+    with Store.open(home, settings, VERSIONS) as store:
+        yield store
+
+
+def the_mailbox(store: Store, settings: Settings, named: str | None) -> str:
+    """The mailbox a command means: the one named, else the only one; raises ``UsageError`` otherwise."""
+    from pipeline.errors import UsageError
+    from pipeline.store.rows import MailboxRow
+
+    known = sorted(row.mailbox for row in store.fetch(MailboxRow))
+    if named is not None:
+        if named not in known:
+            listing = ", ".join(known) or "none yet"
+            raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {listing}")
+        return named
+    if not known:
+        raise UsageError("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
+    if len(known) > 1:
+        raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one")
+    return known[0]

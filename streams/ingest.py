@@ -1,0 +1,181 @@
+"""Brings archives into a mailbox: each feed is read to its end, in order, through the owner, and nothing is held twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.domain import Arrival, Clock, Item, Tick, TickKind
+from pipeline.errors import FeedError, UsageError
+from pipeline.home import Home
+from pipeline.settings import MAILBOX_NAME, Settings
+from pipeline.store import Store
+from pipeline.store.rows import FeedRow, MailboxRow
+from pipeline.windows import due
+from streams.batch import Taken
+from streams.feeds.clock import ClockFeed
+from streams.feeds.mbox import MboxFeed
+from streams.owner import Owner, parsed
+from streams.times import utc_now
+
+BATCH_MAILS = 1_000
+BATCH_BYTES = 16 << 20
+
+OnProgress = Callable[[int, int, Taken], None]
+"""Called with bytes read, bytes in all, and what was taken so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A batch: how many mails, and the seconds that reading, parsing and storing them took."""
+
+    mails: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an import did; ``open_messages`` stay in the open window ``open_window``."""
+
+    mailbox: str
+    read: int
+    new: int
+    duplicates: int
+    quarantined: int
+    dead_letters: int
+    windows_closed: tuple[int, ...]
+    open_window: int
+    open_messages: int
+    seconds: float
+    batches: tuple[Rate, ...]
+
+
+def choose_mailbox(store: Store, settings: Settings, named: str | None) -> str:
+    """The mailbox to import into: the one named, else the only one, else ``main``.
+
+    Raises ``UsageError`` for a name that cannot be one, and when there are several to choose from.
+    """
+    if named is not None:
+        if not MAILBOX_NAME.match(named):
+            raise UsageError(
+                f"{named!r} is no mailbox name", hint="use a-z, 0-9, '.', '_' and '-', 64 at most, letter or digit first"
+            )
+        return named
+    known = sorted({row.mailbox for row in store.fetch(MailboxRow)} | set(settings.mailboxes))
+    if len(known) > 1:
+        raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one")
+    return known[0] if known else "main"
+
+
+def choose_clock(owner: Owner, settings: Settings, mailbox: str, asked: Clock | None) -> Clock:
+    """The clock of a mailbox; raises ``UsageError`` when another was asked for than the frozen one."""
+    frozen = owner.clock(mailbox)
+    if frozen is None:
+        return asked or settings.mailbox(mailbox).clock
+    if asked is not None and asked is not frozen:
+        raise UsageError(
+            f"mailbox {mailbox} runs by the {frozen} clock, for good, and cannot change to {asked}",
+            hint="import into another mailbox with --mailbox",
+        )
+    return frozen
+
+
+def import_archives(
+    store: Store,
+    home: Home,
+    settings: Settings,
+    paths: Sequence[Path],
+    *,
+    mailbox: str | None,
+    clock: Clock | None,
+    on_progress: OnProgress,
+) -> Summary:
+    """Feeds the archives to their ends, in the order given; what a crash or an earlier import took is not taken again."""
+    begin = time.monotonic()
+    owner = Owner(store, home, settings, utc_now)
+    name = choose_mailbox(store, settings, mailbox)
+    timed_by = choose_clock(owner, settings, name, clock)
+    feeds = [MboxFeed(home, name, path) for path in paths]
+    total = sum(feed.size for feed in feeds)
+    owner.register(name, timed_by, [FeedRow(name, feed.name, "mbox", str(feed.path), utc_now()) for feed in feeds])
+    owner.seal(name)
+    taken = Taken()
+    taken.add(close_if_due(owner, home, settings, name, timed_by))
+    rates: list[Rate] = []
+    before = 0
+    for feed in feeds:
+        started = time.monotonic()
+        for batch in batches(feed.items(after=owner.last_taken(name, feed.name))):
+            part = owner.take(name, [item if isinstance(item, Tick) else parsed(item) for item in batch])
+            taken.add(part)
+            now = time.monotonic()
+            rates.append(Rate(part.read, now - started))
+            started = now
+            on_progress(before + feed.position, total, taken)
+        before += feed.size
+    window = owner.window(name)
+    return Summary(
+        mailbox=name,
+        read=taken.read,
+        new=taken.new,
+        duplicates=taken.duplicates,
+        quarantined=taken.quarantined,
+        dead_letters=taken.dead_letters,
+        windows_closed=tuple(taken.closed),
+        open_window=window.idx,
+        open_messages=window.n_messages,
+        seconds=time.monotonic() - begin,
+        batches=tuple(rates),
+    )
+
+
+def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clock: Clock) -> Taken:
+    """Notes and takes what is due by the wall clock (age, cron) before the first mail past it."""
+    feed = ClockFeed(home, mailbox)
+    last = owner.last_taken(mailbox, feed.name)
+    ticks: list[Item] = list(feed.pending(after=last))
+    kind = due(owner.window(mailbox), settings.window, clock, utc_now())
+    if kind is not None and not ticks:
+        ticks.append(feed.note(kind, utc_now(), floor=last))
+    return owner.take(mailbox, ticks) if ticks else Taken()
+
+
+def batches(items: Iterable[Arrival | Tick]) -> Iterator[list[Arrival | Tick]]:
+    """Groups items so that a commit is worth its cost and memory stays bounded.
+
+    When the source fails, what it gave before is handed on first: damage at the end of an archive costs no mail.
+    """
+    batch: list[Arrival | Tick] = []
+    size = 0
+    failure: FeedError | None = None
+    iterator = iter(items)
+    while True:
+        try:
+            item = next(iterator, None)
+        except FeedError as error:
+            failure = error
+            item = None
+        if item is None:
+            break
+        batch.append(item)
+        size += len(item.raw) if isinstance(item, Arrival) else 0
+        if len(batch) >= BATCH_MAILS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure
+
+
+def close_by_hand(store: Store, home: Home, settings: Settings, mailbox: str) -> Taken:
+    """Notes a manual closing and takes it; ``closed`` of the answer is empty when the window held no mail."""
+    owner = Owner(store, home, settings, utc_now)
+    owner.seal(mailbox)
+    feed = ClockFeed(home, mailbox)
+    last = owner.last_taken(mailbox, feed.name)
+    ticks: list[Item] = list(feed.pending(after=last))
+    ticks.append(feed.note(TickKind.MANUAL, utc_now(), floor=last))
+    return owner.take(mailbox, ticks)

@@ -1,0 +1,126 @@
+"""The owner of a store: takes numbered items strictly in order, and commits what they become as one.
+
+What an item becomes is decided by pure functions (threads, splits, windows, chunks); the owner looks up what they need
+and appends their answers with the numbers taken, in one transaction. A crash before it leaves nothing behind, a crash
+after it nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from pipeline.domain import Arrival, Clock, Item, Parsed
+from pipeline.home import Home
+from pipeline.identity import incoming, needs_of
+from pipeline.mail import parse_mail
+from pipeline.ruler import load_ruler
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
+from pipeline.windows import OpenWindow
+from streams.batch import Batch, Position, Taken
+from streams.sealing import seal, unsealed
+
+
+def parsed(arrival: Arrival) -> Parsed:
+    """A parser's answer to a raw mail. Parsing never fails, so there is always one."""
+    return Parsed(
+        arrival.mailbox, arrival.feed, arrival.number, arrival.cursor, arrival.received_at, parse_mail(arrival.raw)
+    )
+
+
+class Owner:
+    """Writes one store. ``now`` gives naive UTC and is asked once per batch."""
+
+    def __init__(self, store: Store, home: Home, settings: Settings, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._home = home
+        self._settings = settings
+        self._now = now
+        self._ruler = load_ruler(settings.chunk.ruler)
+        self._positions: dict[str, Position] = {}
+        self._clocks = {row.mailbox: Clock(row.clock) for row in store.fetch(MailboxRow)}
+
+    def clock(self, mailbox: str) -> Clock | None:
+        """The clock frozen for a mailbox; None when the store does not know the mailbox."""
+        return self._clocks.get(mailbox)
+
+    def register(self, mailbox: str, clock: Clock, feeds: Sequence[FeedRow]) -> None:
+        """Makes the mailbox if it is new, and notes feeds that it did not have; window 0 waits for every one."""
+        known = {row.feed for row in self._store.fetch(FeedRow, "mailbox = ?", [mailbox])}
+        rows: list[Row] = [row for row in feeds if row.feed not in known]
+        if mailbox not in self._clocks:
+            rows.append(MailboxRow(mailbox, clock.value, self._now()))
+        if rows:
+            self._store.append(rows)
+        self._clocks.setdefault(mailbox, clock)
+        self._positions.pop(mailbox, None)
+
+    def last_taken(self, mailbox: str, feed: str) -> int:
+        """The number up to which a feed's items need not be handed on again; 0 before the first."""
+        return self._position(mailbox).taken.get(feed, 0)
+
+    def window(self, mailbox: str) -> OpenWindow:
+        """The open window of a mailbox."""
+        return self._position(mailbox).window
+
+    def take(self, mailbox: str, items: Sequence[Item]) -> Taken:
+        """Takes items of a registered mailbox in order, and writes the shards of the windows that they close.
+
+        A number already taken is a repeat and no row. Raises ``StoreError`` when a number is missing.
+        """
+        people = self._store.people
+        mine = self._settings.mailbox(mailbox)
+        owner = frozenset(address.lower() for address in mine.owner)
+        lists = frozenset(address.lower() for address in mine.lists)
+        views = [incoming(item.mail, people, owner, lists) if isinstance(item, Parsed) else None for item in items]
+        known = self._store.lookup(mailbox, needs_of([view for view in views if view is not None], people))
+        batch = Batch(
+            mailbox,
+            self._position(mailbox),
+            known,
+            clock=self._clocks[mailbox],
+            settings=self._settings,
+            ruler=self._ruler,
+            people=people,
+            now=self._now(),
+        )
+        for item, view in zip(items, views, strict=True):
+            batch.add(item, view)
+        rows, position = batch.finish()
+        self._store.append(rows)
+        self._positions[mailbox] = position
+        if batch.taken.closed:
+            self.seal(mailbox)
+        return batch.taken
+
+    def seal(self, mailbox: str) -> list[int]:
+        """Writes every shard that is missing, also those that a crash left undone; returns their windows."""
+        closings = unsealed(self._store, mailbox)
+        for closing in closings:
+            seal(self._store, self._home, self._settings, self._ruler, closing)
+        if closings:
+            self._store.checkpoint()
+        return [closing.window_idx for closing in closings]
+
+    def _position(self, mailbox: str) -> Position:
+        position = self._positions.get(mailbox)
+        if position is None:
+            position = self._positions[mailbox] = self._read_position(mailbox)
+        return position
+
+    def _read_position(self, mailbox: str) -> Position:
+        states = self._store.query(
+            "SELECT next_ordinal, state FROM window_states WHERE mailbox = ? ORDER BY rowid DESC LIMIT 1", [mailbox]
+        )
+        taken = self._store.query("SELECT feed, max(last_number) FROM taken WHERE mailbox = ? GROUP BY feed", [mailbox])
+        excluded = self._store.fetch(ExclusionRow, "mailbox = ? AND chunk_id IS NULL", [mailbox])
+        feeds = self._store.fetch(FeedRow, "mailbox = ?", [mailbox])
+        return Position(
+            next_ordinal=states[0][0] if states else 0,
+            window=OpenWindow.model_validate_json(states[0][1]) if states else OpenWindow(),
+            taken={feed: last for feed, last in taken},
+            feeds=frozenset(row.feed for row in feeds),
+            excluded=frozenset(row.thread_id for row in excluded),
+        )

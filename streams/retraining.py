@@ -1,0 +1,80 @@
+"""What happens on the way from a request to a champion, as handlers of events: the same on any bus, all idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from pipeline.errors import RunError
+from pipeline.events import Event, RunFinished, RunRequested, Topic
+from pipeline.home import Home
+from pipeline.requests import RunRequest, RunResult
+from pipeline.settings import Settings
+from pipeline.store import Store
+from registry.decide import Decision, decide_run, fail_run
+from registry.deploy.symlink import on_promoted
+from streams.bus.contract import Bus, Subscription
+from streams.runner import OnStep, Runner, WorkerDied
+from streams.times import utc_now
+
+OpenStore = Callable[[], AbstractContextManager[Store]]
+WORKER_LIVES = 3
+"""How often a run is continued after its training process vanished, before it is decided failed."""
+
+
+class Retraining:
+    """Trains on a request, decides on what was finished, deploys what was promoted. No handler holds the store while
+    another process trains."""
+
+    def __init__(
+        self, home: Home, settings: Settings, open_store: OpenStore, runner: Runner, bus: Bus, on_step: OnStep
+    ) -> None:
+        self.decisions: dict[str, Decision] = {}
+        self._home = home
+        self._settings = settings
+        self._open_store = open_store
+        self._runner = runner
+        self._bus = bus
+        self._on_step = on_step
+        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self.train))
+        bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self.decide))
+        if settings.deploy.symlink:
+            bus.subscribe(Subscription("deploy.symlink", Topic.ADAPTER_PROMOTED, self.deploy))
+
+    def train(self, event: Event) -> None:
+        """Carries out a run and tells that it finished, or why it failed for good."""
+        payload = event.payload()
+        assert isinstance(payload, RunRequested)
+        finished = RunFinished(mailbox=payload.mailbox, run_id=payload.run_id, ok=True)
+        try:
+            self._carry_out(payload.run_id)
+        except RunError as error:
+            finished = finished.model_copy(update={"ok": False, "detail": str(error)})
+        self._bus.publish([Event.of(finished, at=utc_now())])
+
+    def decide(self, event: Event) -> None:
+        """Records the evidence of a finished run, and its verdict."""
+        payload = event.payload()
+        assert isinstance(payload, RunFinished)
+        folder = self._home.run(payload.run_id)
+        request = RunRequest.model_validate_json((folder / "request.json").read_bytes())
+        with self._open_store() as store:
+            if payload.ok:
+                result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+                decision = decide_run(store, self._home, request, result, self._settings, utc_now(), "gate")
+            else:
+                decision = fail_run(store, request, payload.detail, utc_now(), "gate")
+        self.decisions[payload.run_id] = decision
+
+    def deploy(self, event: Event) -> None:
+        """Points the mailbox's link at the promoted adapter."""
+        on_promoted(self._home, event)
+
+    def _carry_out(self, run_id: str) -> None:
+        for life in range(1, WORKER_LIVES + 1):
+            try:
+                self._runner.run(run_id, self._on_step)
+                return
+            except WorkerDied:
+                if life == WORKER_LIVES:
+                    raise

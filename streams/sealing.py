@@ -1,0 +1,91 @@
+"""A closed window becomes a shard: chunks cut, files written, rows and the event committed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.chunks import CHUNK_FORMAT, build_chunks
+from pipeline.domain import Chunk
+from pipeline.events import Event, WindowClosed
+from pipeline.home import Home
+from pipeline.ruler import Ruler
+from pipeline.scrub import mask_credentials
+from pipeline.settings import Settings
+from pipeline.shards import write_shard
+from pipeline.store import Store
+from pipeline.store.rows import ChunkRow, ClosingRow, Row, ShardRow
+
+
+def unsealed(store: Store, mailbox: str) -> list[ClosingRow]:
+    """Closings without a shard, in order: new ones, and those that a crash left so."""
+    return store.fetch(
+        ClosingRow,
+        "mailbox = ? AND window_idx NOT IN (SELECT window_idx FROM shard_rows WHERE mailbox = ?)",
+        [mailbox, mailbox],
+        "window_idx",
+    )
+
+
+def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: ClosingRow) -> ShardRow:
+    """Writes the shard of one closing, then commits its rows and the event that tells of it.
+
+    The files are the same bytes whenever they are written, so a crash between the two is mended by doing both again.
+    """
+    mailbox, idx = closing.mailbox, closing.window_idx
+    folder = home.shard(mailbox, idx)
+    rows: list[Row] = []
+
+    def noted() -> Iterator[Chunk]:
+        for chunk in _chunks(store, settings, ruler, mailbox, idx):
+            rows.append(_row(chunk))
+            yield chunk
+
+    digests = write_shard(folder, noted())
+    path = folder.relative_to(home.root).as_posix()
+    payload = WindowClosed(
+        mailbox=mailbox,
+        window_idx=idx,
+        reason=closing.reason,
+        n_messages=closing.n_messages,
+        n_chunks=len(rows),
+        shard_path=path,
+        shard_sha256=digests.chunks_sha256,
+    )
+    shard = ShardRow(mailbox, idx, len(rows), path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
+    store.append([*rows, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
+    return shard
+
+
+def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window_idx: int) -> Iterator[Chunk]:
+    mask = mask_credentials if settings.privacy.mask_credentials else str
+    for thread_id, earlier, new in store.iter_threads(mailbox, window_idx, settings.chunk.overlap):
+        yield from build_chunks(
+            mailbox,
+            window_idx,
+            thread_id,
+            new[0].split,
+            earlier,
+            new,
+            settings=settings.chunk,
+            ruler=ruler,
+            mask=mask,
+        )
+
+
+def _row(chunk: Chunk) -> ChunkRow:
+    return ChunkRow(
+        mailbox=chunk.mailbox,
+        chunk_id=chunk.chunk_id,
+        thread_id=chunk.thread_id,
+        window_idx=chunk.window_idx,
+        split=chunk.split.value,
+        sender=chunk.sender,
+        message_keys=chunk.message_keys,
+        n_context=chunk.n_context,
+        n_messages=chunk.n_messages,
+        n_tokens=chunk.n_tokens,
+        bucket=chunk.bucket.value,
+        tier=chunk.tier.value,
+        sha256=chunk.sha256,
+        format=CHUNK_FORMAT,
+    )
