@@ -1,0 +1,192 @@
+"""Which chunks a run may train on: new ones, and earlier ones rehearsed. One SQL over the shards' metadata."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.coverage import COVERAGE_SCHEMA, read_coverage, windows_trained
+from pipeline.domain import Bucket, Role, Split
+from pipeline.errors import RunError
+from pipeline.home import Home
+from pipeline.parquet import read_note, read_table, with_note, write_table
+from pipeline.requests import RunRequest
+from pipeline.runfiles import Exclusions
+from pipeline.settings import ReplaySettings
+from pipeline.shards import read_meta
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("chunk_id", pa.string()),
+        pa.field("role", pa.string()),
+        pa.field("window_idx", pa.int32()),
+        pa.field("thread_id", pa.string()),
+        pa.field("sender", pa.string()),
+        pa.field("bucket", pa.string()),
+        pa.field("tier", pa.string()),
+        pa.field("n_tokens", pa.int32()),
+        pa.field("rehearsed", pa.int32()),
+        pa.field("rank", pa.int32()),
+    ]
+)
+
+_SOURCE_COLUMNS = ("chunk_id", "window_idx", "thread_id", "sender", "bucket", "tier", "n_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``table`` has :data:`MANIFEST_SCHEMA`, new chunks first, each role in the order of ``rank`` (from 1).
+
+    ``rehearsed`` counts how often the parent's lineage rehearsed the chunk. ``windows`` are those taken as new, in order,
+    also where they hold no train chunk: a run that reaches all of their chunks has trained them.
+    """
+
+    run_id: str
+    windows: tuple[int, ...]
+    table: pa.Table
+
+    def of(self, role: Role) -> pa.Table:
+        """The rows of one role, in the order of their rank."""
+        return self.table.filter(pc.equal(self.table["role"], role.value))
+
+
+def waiting_windows(closed: Collection[int], trained: Collection[int], most: int) -> tuple[int, ...]:
+    """The closed windows that a lineage has not trained as new, the newest ``most`` of them, in order: what a request
+    names as ``new_windows``. Older ones wait until fewer do."""
+    return tuple(sorted(set(closed) - set(trained)))[-most:]
+
+
+def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, coverage: Path | None) -> Manifest:
+    """The manifest of ``request``; ``coverage`` is the parent run's ``coverage.parquet``, None without a parent.
+
+    New are the train chunks of the request's windows and, with ``rolling`` N above 1, of the last N-1 that the parent's
+    lineage trained. Rehearsal are those of the windows that it trained before. Every file is checked against the request's
+    digests. Raises ``ShardError`` for a damaged shard and ``RunError`` for a request that does not fit the lineage.
+
+    Chunks of a thread stand in the order of (times rehearsed, hash); threads take turns within their sender, and senders
+    within the whole, the least rehearsed first in each turn. So the first of all is always one of the least rehearsed,
+    and none is out of reach for ever. The hash is drawn anew by the newest new window: with a fixed one, chunks with a
+    high hash would starve for as long as mail comes in faster than it is rehearsed.
+    """
+    if (coverage is None) != (request.parent is None):
+        raise RunError("a run has its parent's coverage exactly when it has a parent", hint="claim the run again")
+    lineage = None if coverage is None else read_coverage(coverage, request.coverage_sha256)
+    trained = frozenset() if lineage is None else windows_trained(lineage)
+    rolling = sorted(trained)[len(trained) - min(len(trained), request.settings.rolling - 1) :]
+    _check(request, trained, rolling)
+    new = tuple(sorted({*request.new_windows, *rolling}))
+    replay = request.settings.replay
+    old = frozenset() if replay.strategy == "none" else trained - set(new)
+    seed = f"{request.settings.seed}/{new[-1] if new else 0}"
+    table = _query(_rows(home, request, {*new, *old}, exclusions), set(new), lineage, seed, replay)
+    return Manifest(request.run_id, new, table)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> str:
+    """Writes it as a whole; returns the file's sha256."""
+    note = {"run_id": manifest.run_id, "windows": list(manifest.windows)}
+    return write_table(path, with_note(manifest.table, note), plain=("chunk_id",))
+
+
+def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
+    """Reads back what :func:`write_manifest` wrote; raises ``RunError``."""
+    hint = f"remove {path} and run again: it is built anew from the shards"
+    table = read_table(path, MANIFEST_SCHEMA, sha256, error=RunError, hint=hint)
+    note = read_note(table)
+    if "run_id" not in note:
+        raise RunError(f"{path} does not say which run it is of", hint=hint)
+    return Manifest(note["run_id"], tuple(note["windows"]), table.replace_schema_metadata(None))
+
+
+def _check(request: RunRequest, trained: Collection[int], rolling: Collection[int]) -> None:
+    """Refuses a request whose windows are not closed, not in order, too many, or trained already."""
+    problems = []
+    closed = {shard.window_idx for shard in request.shards}
+    if len(closed) != len(request.shards):
+        problems.append("a window is listed with two shards")
+    if list(request.new_windows) != sorted(set(request.new_windows)):
+        problems.append("the new windows are not in order, each once")
+    if not_closed := {*request.new_windows, *trained} - closed:
+        problems.append(f"window {min(not_closed)} has no shard")
+    if again := set(request.new_windows) & set(trained) - set(rolling):
+        problems.append(f"window {min(again)} was trained as new by the parent's lineage")
+    if len(request.new_windows) > request.settings.replay.max_new_windows:
+        problems.append(f"{len(request.new_windows)} new windows are more than replay.max_new_windows")
+    if problems:
+        raise RunError(f"run {request.run_id} does not fit its lineage: {'; '.join(problems)}", hint="claim the run again")
+
+
+def _rows(home: Home, request: RunRequest, windows: set[int], exclusions: Exclusions) -> pa.RecordBatchReader:
+    """Train chunks of ``windows`` without those excluded, one shard at a time, each verified as it is read."""
+    columns = [*_SOURCE_COLUMNS, "split"]
+    threads, chunks = pa.array(sorted(exclusions.threads), pa.string()), pa.array(sorted(exclusions.chunks), pa.string())
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for shard in request.shards:
+            if shard.window_idx in windows:
+                table = read_meta(home.root / shard.path, shard.sha256, columns=columns)
+                keep = pc.equal(table["split"], Split.TRAIN.value)
+                keep = pc.and_not(keep, pc.is_in(table["thread_id"], value_set=threads))
+                keep = pc.and_not(keep, pc.is_in(table["chunk_id"], value_set=chunks))
+                yield from table.filter(keep).select(_SOURCE_COLUMNS).cast(schema).to_batches()
+
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _SOURCE_COLUMNS])
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+_CANDIDATES = """
+WITH candidates AS (
+    SELECT source.*, source.window_idx IN (SELECT window_idx FROM new_windows) AS is_new,
+           coalesce(lineage.rehearsal_times, 0) AS rehearsed,
+           md5_number($seed || ':' || source.chunk_id) AS hash
+    FROM source LEFT JOIN lineage USING (chunk_id)
+), eligible AS (
+    SELECT candidates.*, caps.cap FROM candidates JOIN caps USING (bucket) WHERE is_new OR cap > 0
+)"""
+
+_TURNS = """, in_thread AS (
+    SELECT *, row_number() OVER (PARTITION BY is_new, sender, thread_id ORDER BY rehearsed, hash) AS thread_turn
+    FROM eligible
+), in_sender AS (
+    SELECT *, row_number() OVER (PARTITION BY is_new, sender ORDER BY thread_turn, rehearsed, hash) AS turn
+    FROM in_thread
+)"""
+
+_ONE_TURN = """, in_sender AS (SELECT *, 1 AS turn FROM eligible)"""
+
+_RANKED = """, in_bucket AS (
+    SELECT *, row_number() OVER (PARTITION BY is_new, bucket ORDER BY turn, rehearsed, hash) AS bucket_place
+    FROM in_sender
+)
+SELECT chunk_id, CASE WHEN is_new THEN 'new' ELSE 'rehearsal' END AS role, window_idx, thread_id, sender, bucket, tier,
+       n_tokens, rehearsed, row_number() OVER (PARTITION BY is_new ORDER BY turn, rehearsed, hash) AS rank
+FROM in_bucket
+WHERE is_new OR bucket_place <= cap
+QUALIFY is_new OR rank <= $most
+ORDER BY is_new DESC, rank
+"""
+
+
+def _query(
+    rows: pa.RecordBatchReader, new: Collection[int], lineage: pa.Table | None, seed: str, replay: ReplaySettings
+) -> pa.Table:
+    """Ranks and caps ``rows``. Memory is for the candidates' metadata; what exceeds DuckDB's limit goes to a private
+    temporary folder."""
+    lineage = COVERAGE_SCHEMA.empty_table() if lineage is None else lineage
+    caps = [(bucket.value, getattr(replay.caps, bucket.value)) for bucket in Bucket]
+    turns = _ONE_TURN if replay.strategy == "uniform" else _TURNS
+    with tempfile.TemporaryDirectory(prefix="mailtide-") as spill, duckdb.connect(":memory:") as connection:
+        connection.execute("SET temp_directory = ?", [spill])
+        connection.register("source", rows)
+        connection.register("lineage", lineage.select(["chunk_id", "rehearsal_times"]))
+        connection.register("new_windows", pa.table({"window_idx": pa.array(sorted(new), pa.int32())}))
+        connection.register("caps", pa.table({"bucket": [name for name, _ in caps], "cap": [cap for _, cap in caps]}))
+        answer = connection.execute(_CANDIDATES + turns + _RANKED, {"seed": seed, "most": replay.max_rehearsal})
+        table: pa.Table = answer.to_arrow_table()
+    return table.cast(MANIFEST_SCHEMA)
