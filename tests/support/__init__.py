@@ -1,0 +1,1 @@
+"""What several tests share: programs that kill, archives to read."""
