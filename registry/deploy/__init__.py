@@ -1,0 +1,1 @@
+"""Where a champion is put to use, one target a file."""

@@ -1,0 +1,76 @@
+"""The champion as a symbolic link: ``champions/<mailbox>`` points at the folder of the adapter that serves.
+
+A reader follows the link and sees one whole adapter or the other. Promotions may arrive twice and out of order; beside
+the link lies the number of the newest one taken, and an older one changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import RegistryError
+from pipeline.events import AdapterPromoted, Event
+from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
+
+
+class Taken(BaseModel):
+    """The promotion that the link shows, or is about to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    journal_ordinal: int
+    adapter_id: str
+
+
+def on_promoted(home: Home, event: Event) -> bool:
+    """Points the mailbox's link at the promoted adapter; False when a newer promotion was taken before.
+
+    Raises ``RegistryError`` when the adapter's folder is not the one that was promoted: the link stays as it is.
+    """
+    payload = event.payload()
+    if not isinstance(payload, AdapterPromoted):
+        raise RegistryError(f"event {event.id} promotes no adapter")
+    note = note_path(home, payload.mailbox)
+    taken = _read(note)
+    if taken is not None and payload.journal_ordinal < taken.journal_ordinal:
+        return False
+    folder = home.root / payload.path
+    if not folder.is_dir() or sha256_folder(folder) != payload.sha256:
+        raise RegistryError(
+            f"{folder} is missing or was changed since {payload.adapter_id} was promoted",
+            hint="restore it from a backup, or return to another adapter with `mailtide registry rollback`",
+        )
+    # Noted before the link moves: after a crash between the two, this promotion is taken again and no older one is.
+    write_atomic(
+        note, Taken(journal_ordinal=payload.journal_ordinal, adapter_id=payload.adapter_id).model_dump_json().encode()
+    )
+    _point(home.champion_link(payload.mailbox), folder)
+    return True
+
+
+def note_path(home: Home, mailbox: str) -> Path:
+    """The file that remembers which promotion was taken."""
+    return home.champion_link(mailbox).parent / f".{mailbox}.json"
+
+
+def _read(note: Path) -> Taken | None:
+    try:
+        return Taken.model_validate_json(note.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise RegistryError(f"{note} cannot be read", hint="delete it and return to the champion by hand") from error
+
+
+def _point(link: Path, folder: Path) -> None:
+    """Replaces ``link`` in one step. The target is relative, so that a home can be moved."""
+    private_dir(link.parent)
+    if link.exists() and not link.is_symlink():
+        raise RegistryError(f"{link} is in the way: it is not a link", hint="move it elsewhere")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+    temporary.replace(link)
+    fsync_dir(link.parent)
