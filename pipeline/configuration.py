@@ -62,20 +62,23 @@ def write_home(home: Home, settings: Settings) -> None:
     write_atomic(home.config, (header + ("" if text == "{}\n" else text)).encode())
 
 
-def rows(model: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, str, str]]:
-    """Every setting as (name, default, meaning), for the documentation and its test."""
+def rows(values: BaseModel | None = None, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Every setting as (name, value, meaning), for the documentation; the defaults unless ``values`` are given."""
+    group = Settings() if values is None else values
     found: list[tuple[str, str, str]] = []
-    for name, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            found.extend(rows(type(default), f"{prefix}{name}."))
+    for name, field in type(group).model_fields.items():
+        value = getattr(group, name)
+        if isinstance(value, BaseModel):
+            found.extend(rows(value, f"{prefix}{name}."))
         else:
-            shown = yaml.safe_dump(_plain(default), default_flow_style=True).removesuffix("...\n").strip()
+            shown = yaml.safe_dump(_plain(value), default_flow_style=True).removesuffix("...\n").strip()
             found.append((prefix + name, shown, field.description or ""))
     return found
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: item.model_dump(mode="json") for name, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 

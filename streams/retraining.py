@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 from pipeline.errors import RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
-from pipeline.store import Store
 from registry.decide import Decision, decide_run, fail_run
 from registry.deploy.symlink import on_promoted
 from streams.bus.contract import Bus, Subscription
 from streams.runner import OnStep, Runner, WorkerDied
+from streams.stores import OpenStore
 from streams.times import utc_now
 
-OpenStore = Callable[[], AbstractContextManager[Store]]
 WORKER_LIVES = 3
 """How often a run is continued after its training process vanished, before it is decided failed."""
 
@@ -38,8 +34,7 @@ class Retraining:
         self._on_step = on_step
         bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self.train))
         bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self.decide))
-        if settings.deploy.symlink:
-            bus.subscribe(Subscription("deploy.symlink", Topic.ADAPTER_PROMOTED, self.deploy))
+        subscribe_deployment(bus, home, settings)
 
     def train(self, event: Event) -> None:
         """Carries out a run and tells that it finished, or why it failed for good."""
@@ -66,10 +61,6 @@ class Retraining:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
         self.decisions[payload.run_id] = decision
 
-    def deploy(self, event: Event) -> None:
-        """Points the mailbox's link at the promoted adapter."""
-        on_promoted(self._home, event)
-
     def _carry_out(self, run_id: str) -> None:
         for life in range(1, WORKER_LIVES + 1):
             try:
@@ -78,3 +69,13 @@ class Retraining:
             except WorkerDied:
                 if life == WORKER_LIVES:
                     raise
+
+
+def subscribe_deployment(bus: Bus, home: Home, settings: Settings) -> None:
+    """Subscribes the deploy targets that the settings name to promotions."""
+
+    def point(event: Event) -> None:
+        on_promoted(home, event)
+
+    if settings.deploy.symlink:
+        bus.subscribe(Subscription("deploy.symlink", Topic.ADAPTER_PROMOTED, point))

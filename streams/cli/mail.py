@@ -142,7 +142,7 @@ def close_command(home: Home, mailbox: str, as_json: bool) -> None:
 
     settings = settings_of(home)
     with opened(home, settings) as store:
-        name = the_mailbox(store, settings, mailbox)
+        name = the_mailbox(store, mailbox)
         taken = close_by_hand(store, home, settings, name)
     if not taken.closed:
         raise NothingToDo(f"the open window of {name} holds no mail", hint="an empty window cannot close")

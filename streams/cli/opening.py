@@ -22,15 +22,20 @@ def settings_of(home: Home, overrides: Sequence[str] = ()) -> Settings:
 
 @contextmanager
 def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
-    """The store of a home; with ``settings``, what is frozen in it must agree with them."""
+    """The store of a home. With ``settings``, for commands that write, what froze must agree with them and with this
+    version; without, a command may read whatever there is."""
     from pipeline.store import Store
-    from pipeline.versions import VERSIONS
 
-    with Store.open(home, settings, VERSIONS) as store:
+    versions = None
+    if settings is not None:
+        from pipeline.versions import VERSIONS
+
+        versions = VERSIONS
+    with Store.open(home, settings, versions) as store:
         yield store
 
 
-def the_mailbox(store: Store, settings: Settings, named: str | None) -> str:
+def the_mailbox(store: Store, named: str | None) -> str:
     """The mailbox a command means: the one named, else the only one; raises ``UsageError`` otherwise."""
     from pipeline.errors import UsageError
     from pipeline.store.rows import MailboxRow

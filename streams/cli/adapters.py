@@ -1,0 +1,269 @@
+"""The registry's commands: which adapter serves, why, where it comes from, and decisions by hand."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from pipeline.store import Store
+
+mailbox_option = click.option("--mailbox", help="The mailbox, where there are several.")
+reason_option = click.option("--reason", required=True, help="Why; it is kept in the journal.")
+
+
+class Moment(click.ParamType[datetime]):
+    """A time as ISO 8601, in UTC unless it names an offset; a date alone is its last instant."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no ISO 8601 time, e.g. 2026-03-01T12:00", param, ctx)
+        if len(value) == len("2026-03-01"):
+            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+@click.group("registry")
+def registry_command() -> None:
+    """The adapters and their journal."""
+
+
+@registry_command.command("list")
+@json_option
+@click.pass_obj
+def list_command(home: Home, as_json: bool) -> None:
+    """List the adapters, the champion marked by its status."""
+    _table(
+        home,
+        as_json,
+        "adapters",
+        ("adapter_id", "mailbox", "status", "run_id", "created_at", "promoted_at"),
+        "created_at",
+        "No adapter yet: mailtide retrain --confirm",
+    )
+
+
+@registry_command.command("show")
+@click.argument("adapter_id")
+@json_option
+@click.pass_obj
+def show_command(home: Home, adapter_id: str, as_json: bool) -> None:
+    """Show one adapter: its state, its run, its journal."""
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        adapter = _adapter(store, adapter_id)
+        journal = store.query(
+            'SELECT ordinal, "at", event, reason, actor FROM journal WHERE adapter_id = ? ORDER BY ordinal', [adapter_id]
+        )
+    columns = ("ordinal", "at", "event", "reason", "actor")
+    if as_json:
+        print_json({**adapter, "journal": [dict(zip(columns, row, strict=True)) for row in journal]})
+        return
+    for name, value in adapter.items():
+        if value is not None:
+            click.echo(f"{name:<13} {value}")
+    print_table(columns, journal)
+
+
+@registry_command.command("promote")
+@click.argument("adapter_id")
+@reason_option
+@click.pass_obj
+def promote_command(home: Home, adapter_id: str, reason: str) -> None:
+    """Make ADAPTER_ID champion by hand, whatever its verdict."""
+    from registry import byhand
+    from streams.cli.opening import opened, settings_of
+    from streams.times import utc_now
+
+    with opened(home, settings_of(home)) as store:
+        mailbox = _adapter(store, adapter_id)["mailbox"]
+        byhand.promote(store, home, mailbox, adapter_id, reason, getpass.getuser(), utc_now())
+    _deploy(home)
+    click.echo(f"{adapter_id} is the champion of {mailbox}.")
+
+
+@registry_command.command("reject")
+@click.argument("adapter_id")
+@reason_option
+@click.pass_obj
+def reject_command(home: Home, adapter_id: str, reason: str) -> None:
+    """Reject candidate ADAPTER_ID by hand."""
+    from registry import byhand
+    from streams.cli.opening import opened, settings_of
+    from streams.times import utc_now
+
+    with opened(home, settings_of(home)) as store:
+        mailbox = _adapter(store, adapter_id)["mailbox"]
+        byhand.reject(store, mailbox, adapter_id, reason, getpass.getuser(), utc_now())
+    click.echo(f"{adapter_id} is rejected.")
+
+
+@registry_command.command("rollback")
+@click.argument("adapter_id", required=False)
+@mailbox_option
+@reason_option
+@click.pass_obj
+def rollback_command(home: Home, adapter_id: str | None, mailbox: str | None, reason: str) -> None:
+    """Return to former champion ADAPTER_ID, the one before the present by default; the next run continues from it."""
+    from registry import byhand
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.times import utc_now
+
+    settings = settings_of(home)
+    with opened(home, settings) as store:
+        name = _adapter(store, adapter_id)["mailbox"] if adapter_id else the_mailbox(store, mailbox)
+        entry = byhand.rollback(store, home, name, adapter_id, reason, getpass.getuser(), utc_now())
+    _deploy(home)
+    click.echo(f"{entry.adapter_id} is the champion of {name} again.")
+
+
+@registry_command.command("lineage")
+@click.argument("adapter_id", required=False)
+@click.option("--message", "message_key", help="Instead: every adapter that learned from this message.")
+@mailbox_option
+@json_option
+@click.pass_obj
+def lineage_command(
+    home: Home, adapter_id: str | None, message_key: str | None, mailbox: str | None, as_json: bool
+) -> None:
+    """Show what ADAPTER_ID (the champion by default) was made from, down to windows and shards."""
+    from pipeline.errors import NothingToDo, RegistryError
+    from registry.lineage import learners, lineage
+    from streams.cli.opening import opened, the_mailbox
+
+    with opened(home) as store:
+        if message_key is not None:
+            found = learners(store, the_mailbox(store, mailbox), message_key)
+            if as_json:
+                print_json(found)
+            elif found:
+                rows = [(one.adapter_id, "itself" if one.itself else "through its parent", one.as_context) for one in found]
+                print_table(("adapter", "learned", "as context only"), rows)
+            else:
+                click.echo("No adapter learned from it.")
+            return
+        if adapter_id is None:
+            name = the_mailbox(store, mailbox)
+            adapter_id = store.scalar("SELECT adapter_id FROM adapters WHERE mailbox = ? AND status = 'champion'", [name])
+            if adapter_id is None:
+                raise NothingToDo(f"{name} has no champion yet", hint="name an adapter, see `mailtide registry list`")
+        elif not store.scalar("SELECT count(*) FROM adapters WHERE adapter_id = ?", [adapter_id]):
+            raise RegistryError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+        line = lineage(store, adapter_id)
+    if as_json:
+        print_json(line)
+        return
+    print_table(
+        ("adapter", "run", "windows", "new chunks", "rehearsed", "shards"),
+        [
+            (
+                step.adapter_id,
+                step.run_id,
+                step.windows,
+                step.new_chunks,
+                step.rehearsed_chunks,
+                tuple(shard.shard_sha256[:12] for shard in step.shards),
+            )
+            for step in line.steps
+        ],
+    )
+    click.echo(f"Base {line.base_id}")
+
+
+@registry_command.command("at")
+@click.argument("time", type=Moment())
+@mailbox_option
+@json_option
+@click.pass_obj
+def at_command(home: Home, time: datetime, mailbox: str | None, as_json: bool) -> None:
+    """Tell which adapter was champion at TIME."""
+    from pipeline.store.rows import JournalRow
+    from registry.journal import champion_at
+    from streams.cli.opening import opened, the_mailbox
+
+    with opened(home) as store:
+        name = the_mailbox(store, mailbox)
+        champion = champion_at(store.fetch(JournalRow, order="ordinal"), name, time)
+    if as_json:
+        print_json({"mailbox": name, "time": time, "champion": champion})
+    else:
+        click.echo(champion or f"{name} had no champion then: the bare base answered.")
+
+
+@registry_command.command("journal")
+@json_option
+@click.pass_obj
+def journal_command(home: Home, as_json: bool) -> None:
+    """List every event of the registry, in order."""
+    columns = ("ordinal", "at", "mailbox", "adapter_id", "event", "actor", "reason")
+    _table(home, as_json, "journal", columns, "ordinal", "The journal is empty.")
+
+
+@registry_command.command("verify")
+@click.argument("run_id", required=False)
+@json_option
+@click.pass_obj
+def verify_command(home: Home, run_id: str | None, as_json: bool) -> int:
+    """Check every artefact of RUN_ID (of all decided runs by default) against its receipt."""
+    from pipeline.store.rows import RunResultRow
+    from registry.decide import recorded_receipt
+    from registry.receipt import verify
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        runs = [run_id] if run_id else [row.run_id for row in store.fetch(RunResultRow)]
+        recorded = {run: recorded_receipt(store, run) for run in runs}
+    problems = {run: verify(home, run, recorded=recorded[run]) for run in runs}
+    if as_json:
+        print_json(problems)
+    else:
+        for run, found in problems.items():
+            click.echo(f"{run}  {'all as recorded' if not found else '; '.join(found)}")
+        if not problems:
+            click.echo("No run has been decided yet.")
+    return 1 if any(problems.values()) else 0
+
+
+def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order: str, empty: str) -> None:
+    from streams.cli.opening import opened
+
+    listed = ", ".join(f'"{name}"' for name in columns)
+    with opened(home) as store:
+        rows = store.query(f'SELECT {listed} FROM {view} ORDER BY "{order}"')
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif rows:
+        print_table(columns, rows)
+    else:
+        click.echo(empty)
+
+
+def _adapter(store: Store, adapter_id: str) -> dict[str, Any]:
+    from pipeline.errors import RegistryError
+
+    columns = ("adapter_id", "mailbox", "status", "run_id", "created_at", "promoted_at", "sha256", "safety_flags")
+    rows = store.query(f"SELECT {', '.join(columns)} FROM adapters WHERE adapter_id = ?", [adapter_id])
+    if not rows:
+        raise RegistryError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+    return dict(zip(columns, rows[0], strict=True))
+
+
+def _deploy(home: Home) -> None:
+    """Delivers the promotion to the deploy targets at once, as a run would."""
+    from streams.cli.opening import settings_of
+    from streams.sessions import deploy_pending
+
+    deploy_pending(home, settings_of(home))

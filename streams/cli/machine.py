@@ -1,0 +1,76 @@
+"""Commands about this machine and this home: status, doctor, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+
+
+@click.command("status")
+@json_option
+@click.pass_obj
+def status_command(home: Home, as_json: bool) -> None:
+    """Show where things stand."""
+    from streams.cli.opening import opened
+    from streams.standing import standings
+
+    with opened(home) as store:
+        found = standings(store)
+    if as_json:
+        print_json({"home": home.root, "mailboxes": found})
+        return
+    click.echo(f"Home {home.root}")
+    if not found:
+        click.echo("No mail yet: mailtide import PATH")
+    for one in found:
+        newest = f", newest {one.newest:%Y-%m-%d}" if one.newest else ""
+        click.echo(f"\n{one.mailbox} ({one.clock} clock): {one.messages:,} mails in {one.threads:,} threads{newest}")
+        opening = f"; window {one.open_window} is open with {one.open_messages:,} mails" if one.open_messages else ""
+        click.echo(f"  windows   {one.windows_closed:,} closed{opening}")
+        if one.champion is None:
+            click.echo("  champion  none yet, the bare base answers")
+        else:
+            click.echo(f"  champion  {one.champion}, since {one.promoted_at:%Y-%m-%d %H:%M} UTC")
+        if one.pending_run is not None:
+            click.echo(f"  run       {one.pending_run} has no verdict yet: mailtide retrain --confirm goes on with it")
+        if one.quarantined or one.dead_letters:
+            click.echo(f"  set aside {one.quarantined:,} quarantined, {one.dead_letters:,} dead letters")
+
+
+@click.command("doctor")
+@json_option
+@click.pass_obj
+def doctor_command(home: Home, as_json: bool) -> int:
+    """Show what is missing on this machine, with the fix."""
+    from streams.doctor import diagnose
+
+    checks = diagnose(home)
+    if as_json:
+        print_json(checks)
+    else:
+        marks = {True: "ok", False: "missing", None: "-"}
+        print_table(("", "what", "found", "fix"), [(marks[one.ok], one.name, one.detail, one.fix) for one in checks])
+    return 1 if any(one.ok is False for one in checks) else 0
+
+
+@click.command("demo")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-home"),
+    show_default=True,
+    help="Where the demo's home is made; what a former demo left there is replaced.",
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the generated mailbox and of the home.")
+def demo_command(keep: Path, seed: int) -> None:
+    """Run the whole path on a generated mailbox: import, one retrain per window, an answered question."""
+    from streams.demo.tour import tour
+
+    tour(keep.absolute(), seed)

@@ -1,0 +1,123 @@
+"""How a plan and a run are told to people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.cli.output import print_table
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from pipeline.settings import Settings
+    from streams.sessions import RunReport
+
+
+def tell_plan(plan: Plan, settings: Settings) -> None:
+    """What would be trained, how much, how long, and what the gate would ask."""
+    windows = ", ".join(map(str, plan.windows))
+    click.echo(f"Run {plan.run_id} of {plan.mailbox}: new windows {windows}")
+    print_table(
+        ("", "chunks", "threads", "senders"),
+        [
+            ("new", plan.new.chunks, plan.new.threads, plan.new.senders),
+            ("rehearsed", plan.rehearsal.chunks, plan.rehearsal.threads, plan.rehearsal.senders),
+            ("could be rehearsed", plan.candidates.chunks, plan.candidates.threads, plan.candidates.senders),
+        ],
+    )
+    lengths = ", ".join(f"{count:,} {bucket.value}" for bucket, count in plan.buckets if count)
+    click.echo(f"{plan.epochs} epochs of {plan.tokens_per_epoch[0]:,} tokens ({lengths}); {plan.steps:,} steps.")
+    click.echo(f"Rehearsal is {100 * plan.rehearsal_share:.1f} % of the tokens.")
+    if plan.seconds is None:
+        click.echo("Time: not known before the first run on this machine.")
+    else:
+        cost = f", {plan.cost:.2f} {plan.currency}" if settings.cost.per_hour else ""
+        click.echo(f"Time: about {duration(plan.seconds)}{cost}, at the rate of the last run.")
+    gate = settings.gate
+    click.echo(
+        f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "
+        f"{gate.max_drift:g} against the best ever; at least {gate.min_new_threads} new val threads."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+RUN_COLUMNS = (
+    "windows",
+    "mails",
+    "new",
+    "rehearsed",
+    "new before",
+    "new after",
+    "old before",
+    "old after",
+    "verdict",
+    "adapter",
+)
+
+
+def run_table(reports: Sequence[RunReport]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Columns and rows of a table of runs; losses are nats per token on val."""
+    return RUN_COLUMNS, [
+        (
+            span(report.windows),
+            report.mails,
+            report.new_chunks,
+            report.rehearsal_chunks,
+            report.new_before,
+            report.new_after,
+            report.old_before,
+            report.old_after,
+            report.outcome,
+            report.adapter_id,
+        )
+        for report in reports
+    ]
+
+
+def span(windows: Sequence[int]) -> str:
+    """``3``, ``3-5`` or ``1, 3``."""
+    if len(windows) > 1 and windows[-1] - windows[0] == len(windows) - 1:
+        return f"{windows[0]}-{windows[-1]}"
+    return ", ".join(map(str, windows))
+
+
+def tell_run(report: RunReport, *, full: bool = False) -> None:
+    """One paragraph about a run: what it trained on, what that did to the losses, and the verdict."""
+    plural = "s" if len(report.windows) > 1 else ""
+    click.echo(
+        f"Window{plural} {span(report.windows)}: {report.mails:,} mails, {report.new_chunks:,} new train chunks, "
+        f"{report.rehearsal_chunks:,} rehearsed; {report.steps:,} steps in {duration(report.seconds)}"
+    )
+    if report.new_before is not None and report.new_after is not None:
+        line = f"  loss on new {report.new_before:.3f} -> {report.new_after:.3f}"
+        if report.old_before is not None and report.old_after is not None:
+            line += f", on old {report.old_before:.3f} -> {report.old_after:.3f}"
+        click.echo(f"{line} nats per token (val)")
+    click.echo(f"  {report.outcome.upper()} {report.adapter_id}: {'; '.join(report.reasons)}")
+    if full:
+        print_table(
+            ("rule", "figure", "low", "high", "threshold", "chunks", "threads", "ruling"),
+            [
+                (
+                    rule.name,
+                    rule.figure,
+                    rule.low,
+                    rule.high,
+                    rule.threshold,
+                    rule.n_chunks,
+                    rule.n_threads,
+                    rule.ruling.value,
+                )
+                for rule in report.rules
+            ],
+        )
+        for name, value in report.seconds_by_step.items():
+            click.echo(f"  {name}: {value:.1f} s")

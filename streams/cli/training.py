@@ -1,0 +1,158 @@
+"""Commands that train: plan, retrain, runs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.cli.output import json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from streams.claims import Windows
+
+
+class WindowRange(click.ParamType[tuple[int, int]]):
+    """``A-B``, or ``A`` for one window."""
+
+    name = "A-B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", value)
+        if match is None:
+            self.fail(f"{value!r} is not A-B, e.g. 3-5", param, ctx)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            self.fail(f"{value!r} runs backwards", param, ctx)
+        return first, last
+
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set train.epochs=3."
+)
+windows_option = click.option("--windows", "window_range", type=WindowRange(), help="Only these of the waiting windows.")
+
+
+def _windows(window_range: tuple[int, int] | None, each: bool = False) -> Windows:
+    from streams.claims import Windows
+
+    first, last = window_range or (None, None)
+    return Windows(first, last, each)
+
+
+@click.command("plan")
+@click.argument("mailbox", required=False)
+@windows_option
+@set_option
+@json_option
+@click.pass_obj
+def plan_command(
+    home: Home,
+    mailbox: str | None,
+    window_range: tuple[int, int] | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what a retrain would train on, how many steps it would take, and how long."""
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.planning import plan_next
+
+    settings = settings_of(home, overrides)
+    with opened(home, settings) as store:
+        plan = plan_next(store, home, settings, the_mailbox(store, mailbox), _windows(window_range))
+    if as_json:
+        print_json(plan)
+    else:
+        from streams.cli.plans import tell_plan
+
+        tell_plan(plan, settings)
+
+
+@click.command("retrain")
+@click.argument("mailbox", required=False)
+@click.option("--confirm", is_flag=True, help="Do it; without this (or auto_retrain) only the plan is shown.")
+@windows_option
+@click.option("--each", is_flag=True, help="One run per closing, in order; what stays undecided joins the next.")
+@set_option
+@json_option
+@click.pass_context
+def retrain_command(
+    ctx: click.Context,
+    mailbox: str | None,
+    confirm: bool,
+    window_range: tuple[int, int] | None,
+    each: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Train on what waits, measure, decide, and promote what deserves it.
+
+    Exit code 0: promoted or rejected, with reasons; 3: abstained, or nothing to do.
+    """
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.plans import run_table, tell_run
+    from streams.sessions import retrain
+
+    home: Home = ctx.obj
+    settings = settings_of(home, overrides)
+    if not (confirm or settings.auto_retrain):
+        ctx.invoke(plan_command, mailbox=mailbox, window_range=window_range, overrides=overrides, as_json=as_json)
+        if not as_json:
+            click.echo("Nothing was trained. To do it: mailtide retrain --confirm")
+        return 0
+    with opened(home, settings) as store:
+        name = the_mailbox(store, mailbox)
+    reports = []
+    with progress(f"retrain {name}", quiet=as_json) as bar:
+        for report in retrain(home, settings, name, _windows(window_range, each), bar.update):
+            reports.append(report)
+            if not as_json:
+                bar.close()
+                tell_run(report)
+    if as_json:
+        print_json(reports)
+    elif len(reports) > 1:
+        print_table(*run_table(reports))
+    return 3 if reports[-1].outcome == "abstained" else 1 if reports[-1].outcome == "failed" else 0
+
+
+@click.group("runs", invoke_without_command=True)
+@json_option
+@click.pass_context
+def runs_command(ctx: click.Context, as_json: bool) -> None:
+    """List the runs; `runs show ID` has one's steps, metrics and receipt."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from streams.cli.opening import opened
+
+    columns = ("run_id", "mailbox", "windows", "parent_adapter", "adapter_id", "status", "finished_at", "steps", "tokens")
+    with opened(ctx.obj) as store:
+        rows = store.query(f"SELECT {', '.join(columns)} FROM runs ORDER BY started_at NULLS LAST, run_id")
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif rows:
+        print_table(columns, rows)
+    else:
+        click.echo("No run yet: mailtide plan")
+
+
+@runs_command.command("show")
+@click.argument("run_id")
+@json_option
+@click.pass_obj
+def runs_show_command(home: Home, run_id: str, as_json: bool) -> None:
+    """Show one run: what it trained on, its losses, its verdict and why."""
+    from streams.cli.opening import opened
+    from streams.cli.plans import tell_run
+    from streams.sessions import report_of
+
+    with opened(home) as store:
+        report = report_of(store, home, run_id)
+    if as_json:
+        print_json(report)
+    else:
+        tell_run(report, full=True)

@@ -1,0 +1,134 @@
+"""Retrains from start to verdict in one process: claim, train, decide, deploy, and a report of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import NothingToDo, RunError, UsageError
+from pipeline.home import Home
+from pipeline.requests import RunRequest, RunResult
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import ClosingRow, RequestRow
+from registry.decide import decision_of
+from registry.evidence import gather
+from registry.gate import RuleOutcome
+from streams.bus.embedded import EmbeddedBus
+from streams.claims import Windows, claim
+from streams.retraining import Retraining, subscribe_deployment
+from streams.runner import Runner, Step, require_training
+from streams.stores import opener
+from streams.times import utc_now
+
+OnProgress = Callable[[float, float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did. Losses are nats per token on the val chunks that the gate compared: ``before`` under the champion
+    that was challenged (the bare base where there was none), ``after`` under the run's adapter."""
+
+    run_id: str
+    mailbox: str
+    windows: tuple[int, ...]
+    mails: int
+    adapter_id: str
+    parent: str | None
+    champion: str | None
+    outcome: str
+    reasons: tuple[str, ...]
+    rules: tuple[RuleOutcome, ...]
+    new_chunks: int
+    rehearsal_chunks: int
+    steps: int
+    tokens: int
+    seconds: float
+    seconds_by_step: dict[str, float]
+    new_before: float | None
+    new_after: float | None
+    old_before: float | None
+    old_after: float | None
+
+
+def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
+    """Runs until nothing waits (with ``windows.each``) or once, yielding a report per run; an unfinished run goes first.
+
+    The store is open only between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing
+    at all, ``RunError`` when a run cannot go on.
+    """
+    require_training()
+
+    open_store = opener(home, settings)
+
+    def on_step(step: Step) -> None:
+        on_progress(step.done, step.total, f"{step.stage} {step.text}".strip())
+
+    done = 0
+    with Runner(home) as runner:
+        bus = EmbeddedBus(open_store)
+        Retraining(home, settings, open_store, runner, bus, on_step)
+        while True:
+            try:
+                with open_store() as store:
+                    request = claim(store, home, settings, mailbox, windows, utc_now())
+            except NothingToDo:
+                if not done:
+                    raise
+                return
+            while bus.deliver():
+                pass
+            with open_store() as store:
+                yield report_of(store, home, request.run_id)
+            done += 1
+            if not windows.each:
+                return
+
+
+def report_of(store: Store, home: Home, run_id: str) -> RunReport:
+    """The report of a decided run; raises ``UsageError`` for an unknown id, ``RunError`` while it has no verdict."""
+    rows = store.fetch(RequestRow, "run_id = ?", [run_id])
+    if not rows:
+        raise UsageError(f"there is no run {run_id}", hint="see `mailtide runs`")
+    request = RunRequest.model_validate_json(rows[0].request)
+    decision = decision_of(store, request)
+    if decision is None:
+        raise RunError(f"run {run_id} has no verdict yet", hint="go on with it: `mailtide retrain --confirm`")
+    closings = store.fetch(ClosingRow, "mailbox = ?", [request.mailbox])
+    mails = sum(row.n_messages for row in closings if row.window_idx in request.new_windows)
+    result_file = home.run(run_id) / "result.json"
+    result = RunResult.model_validate_json(result_file.read_bytes()) if decision.verdict else None
+    new = old = None
+    if result is not None:
+        evidence = gather(home, request, result, request.champion.adapter_id if request.champion else None)
+        new, old = evidence.new, evidence.old
+    return RunReport(
+        run_id=run_id,
+        mailbox=request.mailbox,
+        windows=request.new_windows,
+        mails=mails,
+        adapter_id=request.adapter_id,
+        parent=request.parent.adapter_id if request.parent else None,
+        champion=request.champion.adapter_id if request.champion else None,
+        outcome=decision.status,
+        reasons=decision.reasons,
+        rules=decision.verdict.rules if decision.verdict else (),
+        new_chunks=result.new_chunks if result else 0,
+        rehearsal_chunks=result.rehearsal_chunks if result else 0,
+        steps=result.steps if result else 0,
+        tokens=result.tokens if result else 0,
+        seconds=sum(result.seconds.values()) if result else 0.0,
+        seconds_by_step=result.seconds if result else {},
+        new_before=new.before if new else None,
+        new_after=new.after if new else None,
+        old_before=old.before if old else None,
+        old_after=old.after if old else None,
+    )
+
+
+def deploy_pending(home: Home, settings: Settings) -> None:
+    """Hands promotions that were not deployed yet to the deploy targets."""
+    bus = EmbeddedBus(opener(home, settings))
+    subscribe_deployment(bus, home, settings)
+    while bus.deliver():
+        pass

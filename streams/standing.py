@@ -1,0 +1,54 @@
+"""Where a home stands: what `mailtide status` says, from a few short queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStanding:
+    """One mailbox: its mail, its windows, its champion, and what is set aside. ``waiting`` counts closed windows that the
+    champion's lineage has not learned; ``pending_run`` is a request without a verdict."""
+
+    mailbox: str
+    clock: str
+    messages: int
+    threads: int
+    newest: datetime | None
+    windows_closed: int
+    open_window: int | None
+    open_messages: int
+    champion: str | None
+    promoted_at: datetime | None
+    newest_learned: int | None
+    pending_run: str | None
+    quarantined: int
+    dead_letters: int
+
+
+def standings(store: Store) -> list[MailboxStanding]:
+    """One entry per mailbox, by name."""
+    rows = store.query(
+        """
+        SELECT b.mailbox, b.clock,
+            (SELECT count(*) FROM message_rows m WHERE m.mailbox = b.mailbox),
+            (SELECT count(*) FROM thread_rows t WHERE t.mailbox = b.mailbox),
+            (SELECT max(received_at) FROM message_rows m WHERE m.mailbox = b.mailbox),
+            (SELECT count(*) FROM closings c WHERE c.mailbox = b.mailbox),
+            (SELECT max(window_idx) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),
+            (SELECT coalesce(max(n_messages), 0) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),
+            (SELECT max(adapter_id) FROM adapters a WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
+            (SELECT max(promoted_at) FROM adapters a WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
+            (SELECT max(list_max(r.windows)) FROM requests r JOIN adapters a USING (run_id)
+             WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
+            (SELECT max(run_id) FROM requests r WHERE r.mailbox = b.mailbox AND run_id NOT IN
+             (SELECT run_id FROM run_events WHERE status IN ('promoted', 'rejected', 'abstained', 'failed'))),
+            (SELECT count(*) FROM message_rows m WHERE m.mailbox = b.mailbox AND m.split = 'quarantine'),
+            (SELECT count(*) FROM dead_letter_rows d WHERE d.mailbox = b.mailbox)
+        FROM mailbox_rows b ORDER BY b.mailbox
+        """
+    )
+    return [MailboxStanding(*row) for row in rows]
