@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pipeline.home import Home
 from pipeline.people import PeopleKey
 from pipeline.settings import Settings
 from pipeline.store import Store, Versions
-from pipeline.store.rows import DeadLetterRow
+from pipeline.store.rows import DeadLetterRow, OutboxRow
 from streams.bus.contract import Bus, Subscription
 from streams.bus.embedded import EmbeddedBus
 
@@ -34,21 +34,21 @@ def closed(window: int, mailbox: str = "main") -> Event:
     return Event.of(payload, at=AT)
 
 
-def open_embedded(root: Path) -> Bus:
-    """A bus on the store in ``root``, which it makes; every bus opened there carries on where the last one ended."""
-    home = Home(root)
-
-    @contextmanager
-    def open_store() -> Iterator[Store]:
-        with Store.open(home, Settings(), VERSIONS) as store:
-            yield store
-
-    if not home.store.exists():
-        Store.create(home, Settings(), PeopleKey(bytes(32)), VERSIONS).close()
-    return EmbeddedBus(open_store)
+def open_store(home: Home) -> Store:
+    if home.store.exists():
+        return Store.open(home, Settings(), VERSIONS)
+    return Store.create(home, Settings(), PeopleKey(bytes(32)), VERSIONS)
 
 
-BUSES: dict[str, Callable[[Path], Bus]] = {"embedded": open_embedded}
+@contextmanager
+def embedded(root: Path) -> Iterator[Callable[[], Bus]]:
+    """Buses on one store, which stays open, as in a daemon."""
+    with open_store(Home(root)) as store:
+        yield lambda: EmbeddedBus(lambda: nullcontext(store))
+
+
+BUSES: dict[str, Callable[[Path], AbstractContextManager[Callable[[], Bus]]]] = {"embedded": embedded}
+"""By name: what opens buses that carry on where the last one ended, also the last one of a process that died."""
 
 
 @pytest.fixture(params=sorted(BUSES))
@@ -73,8 +73,9 @@ class Consumer:
 
 
 @pytest.fixture
-def open_bus(kind: str, tmp_path: Path) -> Callable[[], Bus]:
-    return lambda: BUSES[kind](tmp_path / "home")
+def open_bus(kind: str, tmp_path: Path) -> Iterator[Callable[[], Bus]]:
+    with BUSES[kind](tmp_path / "home") as open_:
+        yield open_
 
 
 def test_what_was_published_comes_once_and_whole(open_bus: Callable[[], Bus]) -> None:
@@ -270,16 +271,15 @@ def take(event):
         os.kill(os.getpid(), signal.SIGKILL)
     print("done", event.id, flush=True)
 
-bus = BUSES[sys.argv[1]](Path(sys.argv[2]))
-bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, take, max_attempts=1))
-bus.publish([closed(0), closed(1), closed(2)])
-bus.deliver()
+with BUSES[sys.argv[1]](Path(sys.argv[2])) as open_bus:
+    bus = open_bus()
+    bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, take, max_attempts=1))
+    bus.publish([closed(0), closed(1), closed(2)])
+    bus.deliver()
 """
 
 
-def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(
-    kind: str, tmp_path: Path, open_bus: Callable[[], Bus]
-) -> None:
+def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(kind: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     printed: list[str] = []
     for die_at in (1, 1, 2):
@@ -292,55 +292,61 @@ def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
         printed += done.stdout.splitlines()
-    bus = open_bus()
-    consumer = Consumer(bus)
-    bus.deliver()
+    with BUSES[kind](tmp_path / "home") as open_bus:
+        bus = open_bus()
+        consumer = Consumer(bus)
+        bus.deliver()
+        assert bus.dead() == []
     zero, one, two = (closed(window).id for window in range(3))
     expected = ["begin", "done"], ["begin", "begin", "begin", "done"], ["begin"]
     assert printed == [f"{word} {id_}" for id_, words in zip((zero, one, two), expected, strict=True) for word in words]
     assert consumer.seen == [two]
-    assert bus.dead() == []
 
 
 # The embedded bus alone
 
 
-def test_the_store_is_free_while_a_handler_runs(tmp_path: Path) -> None:
-    bus = open_embedded(tmp_path / "home")
-    opened: list[int] = []
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_the_store_is_free_while_a_handler_runs(home: Home) -> None:
+    bus = EmbeddedBus(lambda: open_store(home))
+    seen: list[str] = []
 
     def take(event: Event) -> None:
-        with Store.open(Home(tmp_path / "home"), Settings(), VERSIONS) as store:
-            opened.append(store.schema_version)
+        with open_store(home) as store:
+            seen.extend(row.event_id for row in store.fetch(OutboxRow))
 
     bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, take))
     bus.publish([closed(0)])
-    bus.deliver()
-    assert len(opened) == 1
+    assert bus.deliver() == 1
+    assert seen == [closed(0).id]
 
 
-def test_what_is_set_aside_is_a_row_that_people_can_query(tmp_path: Path) -> None:
-    bus = open_embedded(tmp_path / "home")
-    consumer = Consumer(bus, max_attempts=1)
-    consumer.refuses = {closed(0).id: 2}
-    bus.publish([closed(0)])
-    bus.deliver()
-    bus.replay(closed(0).id, "c")
-    bus.deliver()
-    with Store.open(Home(tmp_path / "home"), Settings(), VERSIONS) as store:
+def test_what_is_set_aside_is_a_row_that_people_can_query(home: Home) -> None:
+    with open_store(home) as store:
+        bus = EmbeddedBus(lambda: nullcontext(store))
+        consumer = Consumer(bus, max_attempts=1)
+        consumer.refuses = {closed(0).id: 2}
+        bus.publish([closed(0)])
+        bus.deliver()
+        bus.replay(closed(0).id, "c")
+        bus.deliver()
         rows = store.fetch(DeadLetterRow)
     assert [(row.cursor, row.stage, row.mailbox, row.attempts) for row in rows] == [(closed(0).id, "c", "main", 1)] * 2
     assert len({row.id for row in rows}) == 2
 
 
-def test_a_mistake_in_a_handler_is_logged_with_its_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bus = open_embedded(tmp_path / "home")
-
+def test_a_mistake_in_a_handler_is_logged_with_its_trace(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     def mistaken(event: Event) -> None:
         raise KeyError("missing")
 
-    bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, mistaken, max_attempts=1))
-    bus.publish([closed(0)])
-    bus.deliver()
-    assert [dead.error for dead in bus.dead()] == ["KeyError: 'missing'"]
+    with open_store(home) as store:
+        bus = EmbeddedBus(lambda: nullcontext(store))
+        bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, mistaken, max_attempts=1))
+        bus.publish([closed(0)])
+        bus.deliver()
+        assert [dead.error for dead in bus.dead()] == ["KeyError: 'missing'"]
     assert "in mistaken" in caplog.text
