@@ -1,0 +1,53 @@
+"""Subjects made comparable: what mail programs and list servers put before them is taken off."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_REPLY = r"re|r|aw|antw|antwort|sv|vs|vá|odp|rif|res|ynt|atb|回复|回覆|答复|答覆|返信|답장|رد|תגובה|отв"
+_FORWARD = r"fwd?|fw|wg|tr|rv|enc|i|vl|vb|doorst|pd|trs|пересл|转发|轉寄|轉寄|転送|전달|הועבר|إعادة توجيه"
+_COUNT = r"(?:\s?[\[({*^]\d{1,3}[\])}]?|\d{1,2})?"
+_PREFIX = re.compile(rf"\s*(?:((?:{_REPLY}){_COUNT})|(?:{_FORWARD}){_COUNT})\s?[:：]+\s*", re.I)
+_TAG = re.compile(r"\s*\[[^\[\]]{1,60}\]\s*")
+_TRAILER = re.compile(r"\s*(?:\((?:fwd?|forwarded)\)|\(was:[^()]{0,200}\)|\[(?:fwd?|was):?[^\[\]]{0,200}\])\s*\Z", re.I)
+_WRAPPED = re.compile(r"\s*\[\s*(?:fwd?|fw)\s?:\s*(.*)\]\s*\Z", re.I | re.S)
+_BLANKS = re.compile(r"\s+")
+_MAX = 1000
+
+
+@lru_cache(maxsize=2048)
+def normalise_subject(subject: str) -> tuple[str, bool]:
+    """The subject without reply and forward marks, list tags and "(fwd)", whitespace collapsed, case folded; and whether
+    a mark of a reply stood before it.
+
+    A tag is kept where nothing else is left, and so is a subject that consists of marks alone.
+    """
+    rest = _BLANKS.sub(" ", subject[:_MAX]).strip()
+    reply = False
+    while rest:
+        prefix = _PREFIX.match(rest)
+        if prefix:
+            reply = reply or prefix[1] is not None
+            rest = rest[prefix.end() :]
+            continue
+        wrapped = _WRAPPED.match(rest)
+        if wrapped:
+            rest = wrapped[1].strip()
+            continue
+        tag = _TAG.match(rest)
+        if tag and tag.end() < len(rest):
+            rest = rest[tag.end() :]
+            continue
+        trailer = _TRAILER.search(rest[-250:])
+        if trailer and trailer.start() > 0:
+            rest = rest[: len(rest) - (len(rest[-250:]) - trailer.start())]
+            continue
+        break
+    return rest.strip().casefold(), reply
+
+
+def is_forward(subject: str) -> bool:
+    """Whether the subject begins with the mark of a forwarded mail, such as ``Fwd:`` or ``[Fwd: ...]``."""
+    prefix = _PREFIX.match(subject[:_MAX])
+    return _WRAPPED.match(subject[:_MAX]) is not None or (prefix is not None and prefix[1] is None)
