@@ -1,1 +1,6 @@
-"""The append-only store of one home: ``store.duckdb`` for rows, ``bodies.duckdb`` for texts and people."""
+"""The append-only store: two DuckDB files behind one door."""
+
+from pipeline.store.frozen import Versions
+from pipeline.store.store import Store
+
+__all__ = ["Store", "Versions"]

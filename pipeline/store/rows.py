@@ -13,10 +13,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of table ``TABLE`` in ``store.duckdb``, or in ``bodies.duckdb`` where ``BODIES`` is true."""
+    """A row of table ``TABLE`` in ``store.duckdb``, or in ``bodies.duckdb`` where ``BODIES`` is true.
+
+    No two rows of a table agree in all columns of one of its ``KEYS``.
+    """
 
     TABLE: ClassVar[str]
     BODIES: ClassVar[bool] = False
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class TextRow(Row):
 
     TABLE: ClassVar[str] = "texts"
     BODIES: ClassVar[bool] = True
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("sha256",),)
     sha256: str
     body: str
 
@@ -35,6 +40,7 @@ class PersonRow(Row):
 
     TABLE: ClassVar[str] = "people"
     BODIES: ClassVar[bool] = True
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("key",),)
     key: str
     kind: str
     value: str
@@ -46,6 +52,7 @@ class RawRow(Row):
 
     TABLE: ClassVar[str] = "raws"
     BODIES: ClassVar[bool] = True
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("sha256",),)
     sha256: str
     body: bytes
 
@@ -53,6 +60,7 @@ class RawRow(Row):
 @dataclass(frozen=True, slots=True)
 class MailboxRow(Row):
     TABLE: ClassVar[str] = "mailbox_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox",),)
     mailbox: str
     clock: str
     created_at: datetime
@@ -63,6 +71,7 @@ class FeedRow(Row):
     """A feed of a mailbox; ``source`` is where it reads from, for people."""
 
     TABLE: ClassVar[str] = "feed_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "feed"),)
     mailbox: str
     feed: str
     kind: str
@@ -78,6 +87,7 @@ class MessageRow(Row):
     there are none) by the store's ruler."""
 
     TABLE: ClassVar[str] = "message_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "message_key"), ("mailbox", "arrival_ordinal"))
     mailbox: str
     message_key: str
     base_key: str
@@ -108,6 +118,7 @@ class MessageRow(Row):
 @dataclass(frozen=True, slots=True)
 class ThreadRow(Row):
     TABLE: ClassVar[str] = "thread_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "thread_id"),)
     mailbox: str
     thread_id: str
     split: str
@@ -120,6 +131,7 @@ class LinkRow(Row):
     """An id, seen or referenced, and the thread that the first message to name it gave it."""
 
     TABLE: ClassVar[str] = "links"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
     mailbox: str
     id: str
     thread_id: str
@@ -128,6 +140,7 @@ class LinkRow(Row):
 @dataclass(frozen=True, slots=True)
 class QuarantinedIdRow(Row):
     TABLE: ClassVar[str] = "quarantined_ids"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
     mailbox: str
     id: str
     thread_id: str
@@ -138,6 +151,7 @@ class CorrespondentRow(Row):
     """An address seen in From, To or Cc of the mailbox, as its keyed hash."""
 
     TABLE: ClassVar[str] = "correspondents"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "person_key"),)
     mailbox: str
     person_key: str
 
@@ -145,6 +159,7 @@ class CorrespondentRow(Row):
 @dataclass(frozen=True, slots=True)
 class BridgeRow(Row):
     TABLE: ClassVar[str] = "bridge_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "message_key", "other_thread_id"),)
     mailbox: str
     message_key: str
     thread_id: str
@@ -178,9 +193,12 @@ class DuplicateRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRow(Row):
-    """``id`` is ``{feed}/{number}`` for mail, the event id for an event; ``raw_sha`` finds the bytes in ``raws``."""
+    """``id`` is ``{feed}/{number}`` for mail; ``raw_sha`` finds its bytes in ``raws``. For an event that a consumer refused
+    it is ``{event id}@{consumer}#{attempt}``, with the topic as ``feed``, the event id as ``cursor`` and the consumer as
+    ``stage``."""
 
     TABLE: ClassVar[str] = "dead_letter_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
     id: str
     mailbox: str
     feed: str
@@ -220,6 +238,7 @@ class ClosingRow(Row):
     """A window closed, in the transaction of the mail or tick that closed it; its shard follows."""
 
     TABLE: ClassVar[str] = "closings"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx"),)
     mailbox: str
     window_idx: int
     opened_at: datetime
@@ -235,6 +254,7 @@ class ShardRow(Row):
     """The files of a closed window; ``shard_path`` is relative to the home."""
 
     TABLE: ClassVar[str] = "shard_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx"),)
     mailbox: str
     window_idx: int
     n_chunks: int
@@ -247,6 +267,7 @@ class ShardRow(Row):
 @dataclass(frozen=True, slots=True)
 class ChunkRow(Row):
     TABLE: ClassVar[str] = "chunk_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "chunk_id"),)
     mailbox: str
     chunk_id: str
     thread_id: str
@@ -268,6 +289,7 @@ class OutboxRow(Row):
     """An event, committed with the rows that it tells of; ``ordinal`` is its place in the store's order."""
 
     TABLE: ClassVar[str] = "outbox"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("ordinal",), ("event_id",))
     ordinal: int
     event_id: str
     topic: str
@@ -278,9 +300,11 @@ class OutboxRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow(Row):
-    """One attempt to deliver an event to a consumer; ``outcome`` is done, failed or dead."""
+    """One attempt to deliver an event to a consumer; ``outcome`` is done, failed, dead, or replayed, which is no attempt but
+    makes an event that was dead pending again. The highest ``attempt`` of an event and consumer counts."""
 
     TABLE: ClassVar[str] = "deliveries"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("event_id", "consumer", "attempt"),)
     event_id: str
     consumer: str
     attempt: int
@@ -292,6 +316,7 @@ class DeliveryRow(Row):
 @dataclass(frozen=True, slots=True)
 class RequestRow(Row):
     TABLE: ClassVar[str] = "requests"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id",),)
     run_id: str
     mailbox: str
     windows: tuple[int, ...]
@@ -317,6 +342,7 @@ class RunResultRow(Row):
     """What a finished run cost; ``cost`` is in the currency of the settings."""
 
     TABLE: ClassVar[str] = "run_results"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id",),)
     run_id: str
     started_at: datetime
     finished_at: datetime
@@ -346,6 +372,7 @@ class LossRow(Row):
     """Loss of one chunk: ``nll`` is the sum over ``n_tokens`` predicted tokens, in nats; ``n_bytes`` their text's."""
 
     TABLE: ClassVar[str] = "loss_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("adapter_id", "checkpoint", "mailbox", "chunk_id", "eval_version"),)
     adapter_id: str
     checkpoint: str
     mailbox: str
@@ -362,6 +389,7 @@ class TrainedRow(Row):
     """``times`` a run trained a chunk, up to its selected checkpoint; ``role`` is new or rehearsal."""
 
     TABLE: ClassVar[str] = "trained_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id", "mailbox", "chunk_id", "role"),)
     run_id: str
     adapter_id: str
     mailbox: str
@@ -373,6 +401,7 @@ class TrainedRow(Row):
 @dataclass(frozen=True, slots=True)
 class AdapterRow(Row):
     TABLE: ClassVar[str] = "adapter_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("adapter_id",),)
     adapter_id: str
     mailbox: str
     run_id: str
@@ -389,6 +418,7 @@ class JournalRow(Row):
     tainted or erased."""
 
     TABLE: ClassVar[str] = "journal_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("ordinal",),)
     ordinal: int
     at: datetime
     mailbox: str

@@ -1,0 +1,99 @@
+"""The one way into the store: whole batches of rows, bodies first, then all the rest in a single transaction.
+
+A transaction writes one file. So bodies are committed first and only where they are missing: after a crash in between
+they are bodies without a row, which harms nothing and is there already when the batch is appended again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import StoreError
+from pipeline.store.connection import store_errors, transaction
+from pipeline.store.probe import near, registered
+from pipeline.store.rows import Row
+from pipeline.store.tables import ROW_TYPES, Table, quoted, table_of, to_arrow
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row]) -> None:
+    """Appends all rows or none, each table's in the order given.
+
+    A text or person that is stored already is left as it is. Any other row that repeats a key raises ``StoreError``.
+    """
+    grouped: dict[type[Row], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[type(row)].append(row)
+    batches = {table_of(row_type): grouped[row_type] for row_type in ROW_TYPES if row_type in grouped}
+    bodies = {table: _once(table, batch) for table, batch in batches.items() if table.row_type.BODIES}
+    others = {table: batch for table, batch in batches.items() if not table.row_type.BODIES}
+    for table, batch in others.items():
+        _refuse_repeats(connection, table, batch)
+    missing = {table: _missing(connection, table, batch) for table, batch in bodies.items()}
+    _write(connection, {table: batch for table, batch in missing.items() if batch})
+    _write(connection, others)
+
+
+def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Sequence[Row]]) -> None:
+    if not batches:
+        return
+    with transaction(connection, "append"):
+        for table, batch in batches.items():
+            hashes = "".join(f', md5_number_lower("{column}")' for column in table.hashed)
+            names = quoted([*table.columns, *(f"{column}_hash" for column in table.hashed)])
+            with registered(connection, "batch", to_arrow(table, batch)):
+                connection.execute(f"INSERT INTO {table.name} ({names}) SELECT {quoted(table.columns)}{hashes} FROM batch")
+
+
+def _once(table: Table, batch: Sequence[Row]) -> list[Row]:
+    """The batch without repetitions of a key: the first counts."""
+    key = attrgetter(*table.keys[0])
+    first: dict[object, Row] = {}
+    for row in batch:
+        first.setdefault(key(row), row)
+    return list(first.values())
+
+
+def _missing(connection: DuckDBPyConnection, table: Table, batch: Sequence[Row]) -> list[Row]:
+    (column,) = table.keys[0]
+    key = attrgetter(column)
+    stored = {found for (found,) in _stored(connection, table, (column,), batch)}
+    return [row for row in batch if key(row) not in stored]
+
+
+def _refuse_repeats(connection: DuckDBPyConnection, table: Table, batch: Sequence[Row]) -> None:
+    for key in table.keys:
+        values = attrgetter(*key)
+        seen = set()
+        for row in batch:
+            value = values(row)
+            if value in seen:
+                raise StoreError(f"append: {_named(table, key, value)} is given twice")
+            seen.add(value)
+        repeated = _stored(connection, table, key, batch)
+        if repeated:
+            raise StoreError(f"append: {_named(table, key, repeated[0])} is stored already")
+
+
+def _stored(
+    connection: DuckDBPyConnection, table: Table, key: Sequence[str], batch: Sequence[Row]
+) -> list[tuple[Any, ...]]:
+    """Keys of the batch that the table holds already."""
+    probe = table.probe(key)
+    condition = f" WHERE {near(table.name, probe, 'batch')}" if probe else ""
+    with store_errors("look for repeated keys"), registered(connection, "batch", to_arrow(table, batch, key)):
+        found: list[tuple[Any, ...]] = connection.execute(
+            f"WITH near AS MATERIALIZED (SELECT {quoted(key)} FROM {table.name}{condition}) "
+            f"SELECT {quoted(key)} FROM near SEMI JOIN batch USING ({quoted(key)})"
+        ).fetchall()
+        return found
+
+
+def _named(table: Table, key: Sequence[str], value: object) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return f"{table.name} " + ", ".join(f"{column} {part}" for column, part in zip(key, values, strict=True))

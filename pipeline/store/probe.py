@@ -1,0 +1,32 @@
+"""Finding a batch of keys in large tables: by eight-byte hashes first, so that only rows that are meant are unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@contextmanager
+def registered(connection: DuckDBPyConnection, name: str, arrow: Any) -> Iterator[None]:
+    """Lets queries read an Arrow table under a name."""
+    connection.register(name, arrow)
+    try:
+        yield
+    finally:
+        connection.unregister(name)
+
+
+def near(table: str, column: str, wanted: str) -> str:
+    """A condition that holds for the rows whose ``column`` is in the same-named column of the relation ``wanted``.
+
+    It compares hashes, so one row in 10^19 too many may satisfy it. The detour over ``rowid`` is what makes it fast: a
+    filter on the hash itself lets one row in fifty pass by mistake, and the blocks of all of them would be unpacked
+    (1,000 texts of 80,000: 13 ms this way, 100 ms without).
+    """
+    return (
+        f'rowid IN (SELECT rowid FROM {table} WHERE "{column}_hash" IN (SELECT md5_number_lower("{column}") FROM {wanted}))'
+    )

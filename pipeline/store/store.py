@@ -1,0 +1,186 @@
+"""A home's store: the only door to its two DuckDB files, open in one process at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import ConfigError, UsageError
+from pipeline.home import fsync_dir, private_dir
+from pipeline.people import PeopleKey
+from pipeline.store import append, lookup, reading
+from pipeline.store.connection import connect, store_errors
+from pipeline.store.frozen import Versions, disagreements, freeze, frozen_settings, frozen_versions
+from pipeline.store.rows import JournalRow, OutboxRow, Row
+from pipeline.store.schema import migrate, schema_version
+from pipeline.store.tables import from_tuples, quoted, table_of
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pipeline.domain import StoredMessage
+    from pipeline.events import Event
+    from pipeline.home import Home
+    from pipeline.settings import Settings
+    from pipeline.threads import Known, Needs
+
+R = TypeVar("R", bound=Row)
+
+THREADS = 1
+"""A batch is small and its queries are short: a second thread costs more in hand-over than it saves."""
+
+
+class Store:
+    """An open store. One thread uses it; people's queries get cursors of their own and may come from others."""
+
+    def __init__(self, connection: DuckDBPyConnection, people: PeopleKey) -> None:
+        self._connection = connection
+        self._people = people
+
+    @classmethod
+    def create(
+        cls, home: Home, settings: Settings, people: PeopleKey, versions: Versions, *, threads: int = THREADS
+    ) -> Store:
+        """Makes the store of a home, its files and its people key, and freezes what freezes.
+
+        The files are made in a folder of their own and moved, ``store.duckdb`` last: a home has a whole store or none.
+        """
+        if home.store.exists():
+            raise UsageError(f"{home.root} holds a store already", hint="name another folder with --home")
+        values = frozen_settings(settings) | frozen_versions(versions)
+        folder = home.root / ".creating"
+        shutil.rmtree(folder, ignore_errors=True)
+        private_dir(folder)
+        connection = connect(folder / home.store.name, folder / home.bodies.name, threads=threads, existing=False)
+        try:
+            migrate(connection)
+            with store_errors("freeze settings"):
+                freeze(connection, values)
+        finally:
+            connection.close()
+        people.write(home.people_key)
+        for file in (home.bodies, home.store):
+            (folder / file.name).replace(file)
+        fsync_dir(home.root)
+        folder.rmdir()
+        return cls.open(home, settings, versions, threads=threads)
+
+    @classmethod
+    def open(cls, home: Home, settings: Settings | None, versions: Versions | None, *, threads: int = THREADS) -> Store:
+        """Opens the store of a home, for this process alone.
+
+        Raises ``UsageError`` where there is none, ``StoreHeldError`` when a process has it open, ``StoreError`` when it is
+        damaged or newer than this mailtide, and ``ConfigError`` with every frozen value that ``settings`` or ``versions``
+        would change; None asks for no such check.
+        """
+        if not home.store.exists():
+            raise UsageError(f"there is no mailtide home at {home.root}", hint="make one with `mailtide init`")
+        connection = connect(home.store, home.bodies, threads=threads)
+        try:
+            with store_errors("open the store"):
+                migrate(connection)
+                problems = disagreements(connection, settings, versions)
+            if problems:
+                raise ConfigError(problems, hint="what froze with the store stays: set it back, or make another home")
+            return cls(connection, PeopleKey.read(home.people_key))
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Closes both files; what the write-ahead logs hold is folded in."""
+        with store_errors("close the store"):
+            self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def people(self) -> PeopleKey:
+        """The key that this home's people are hashed with."""
+        return self._people
+
+    @property
+    def schema_version(self) -> int:
+        """Number of the newest migration applied to ``store.duckdb``."""
+        with store_errors("read the schema version"):
+            return schema_version(self._connection)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Appends all rows durably or none, each table's in the order given.
+
+        Texts and people that are stored already are left as they are; any other repeated key raises ``StoreError``.
+        """
+        append.append_rows(self._connection, rows)
+
+    def fetch(self, row_type: type[R], where: str = "", params: Sequence[object] = (), order: str = "") -> list[R]:
+        """Rows of a table that satisfy an SQL condition, in the order of an SQL expression, else as they were appended.
+
+        ``at`` is a word of the grammar: write ``"at"``.
+        """
+        table = table_of(row_type)
+        condition = f" WHERE {where}" if where else ""
+        sql = f"SELECT {quoted(table.columns)} FROM {table.name}{condition} ORDER BY {order or 'rowid'}"
+        return from_tuples(table, self.query(sql, params))
+
+    def query(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Result of one SELECT of our own; what people type goes through :func:`run_people_sql`."""
+        with store_errors("query"):
+            result: list[tuple[Any, ...]] = self._connection.execute(sql, list(params)).fetchall()
+            return result
+
+    def scalar(self, sql: str, params: Sequence[object] = ()) -> Any:
+        """First column of the first row of a SELECT; None when there is no row."""
+        found = self.query(sql, params)
+        return found[0][0] if found else None
+
+    def next_ordinal(self, row_type: type[OutboxRow] | type[JournalRow]) -> int:
+        """The ordinal of the next row of a table; its first is 1."""
+        return int(self.scalar(f"SELECT coalesce(max(ordinal), 0) + 1 FROM {row_type.TABLE}"))
+
+    def outbox_rows(self, events: Iterable[Event]) -> list[OutboxRow]:
+        """Events as rows of the outbox, numbered on from its last; append them before asking again."""
+        return [
+            OutboxRow(ordinal, event.id, event.type.value, event.key, event.data, event.time)
+            for ordinal, event in enumerate(events, self.next_ordinal(OutboxRow))
+        ]
+
+    def lookup(self, mailbox: str, needs: Needs) -> Known:
+        """What is stored about ``needs``: all that placing a batch of mail has to know."""
+        return lookup.lookup(self._connection, mailbox, needs)
+
+    def iter_threads(
+        self, mailbox: str, window_idx: int, overlap: int
+    ) -> Iterator[tuple[str, list[StoredMessage], list[StoredMessage]]]:
+        """Each thread with mail in a window: id, at most ``overlap`` newest earlier messages, the window's messages."""
+        return reading.iter_threads(self._connection, mailbox, window_idx, overlap)
+
+    def all_messages(self, mailbox: str) -> Iterator[StoredMessage]:
+        """Every message of a mailbox in the order of arrival, read page by page."""
+        return reading.all_messages(self._connection, mailbox)
+
+    def messages_by_key(self, mailbox: str, keys: Iterable[str]) -> dict[str, StoredMessage]:
+        """Messages by their keys; unknown keys are left out."""
+        return reading.messages_by_key(self._connection, mailbox, keys)
+
+    def checkpoint(self) -> None:
+        """Folds the write-ahead logs into the files."""
+        with store_errors("checkpoint"):
+            self._connection.execute("CHECKPOINT bodies")
+            self._connection.execute("CHECKPOINT store")
+
+    @contextmanager
+    def cursor(self) -> Iterator[DuckDBPyConnection]:
+        """A second connection to the open files, for queries beside the owner's work."""
+        with store_errors("open a cursor"):
+            cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
