@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +19,7 @@ from pipeline.domain import Bucket, Role, Split
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.parquet import read_note, read_table, with_note, write_table
-from pipeline.requests import RunRequest
+from pipeline.requests import RunRequest, ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.settings import ReplaySettings
 from pipeline.shards import read_meta
@@ -84,7 +87,7 @@ def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, cove
     replay = request.settings.replay
     old = frozenset() if replay.strategy == "none" else trained - set(new)
     seed = f"{request.settings.seed}/{new[-1] if new else 0}"
-    table = _query(_rows(home, request, {*new, *old}, exclusions), set(new), lineage, seed, replay)
+    table = _ranked(_candidates(home, request, {*new, *old}, exclusions), new, lineage, seed, replay)
     return Manifest(request.run_id, new, table)
 
 
@@ -122,71 +125,76 @@ def _check(request: RunRequest, trained: Collection[int], rolling: Collection[in
         raise RunError(f"run {request.run_id} does not fit its lineage: {'; '.join(problems)}", hint="claim the run again")
 
 
-def _rows(home: Home, request: RunRequest, windows: set[int], exclusions: Exclusions) -> pa.RecordBatchReader:
-    """Train chunks of ``windows`` without those excluded, one shard at a time, each verified as it is read."""
-    columns = [*_SOURCE_COLUMNS, "split"]
+def _candidates(home: Home, request: RunRequest, windows: set[int], exclusions: Exclusions) -> pa.Table:
+    """Train chunks of ``windows`` without those excluded, in the shards' order, each shard verified as it is read."""
     threads, chunks = pa.array(sorted(exclusions.threads), pa.string()), pa.array(sorted(exclusions.chunks), pa.string())
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for shard in request.shards:
-            if shard.window_idx in windows:
-                table = read_meta(home.root / shard.path, shard.sha256, columns=columns)
-                keep = pc.equal(table["split"], Split.TRAIN.value)
-                keep = pc.and_not(keep, pc.is_in(table["thread_id"], value_set=threads))
-                keep = pc.and_not(keep, pc.is_in(table["chunk_id"], value_set=chunks))
-                yield from table.filter(keep).select(_SOURCE_COLUMNS).cast(schema).to_batches()
-
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _SOURCE_COLUMNS])
-    return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def read(shard: ShardRef) -> pa.Table:
+        table = read_meta(home.root / shard.path, shard.sha256, columns=[*_SOURCE_COLUMNS, "split"])
+        table = table.filter(pc.equal(table["split"], Split.TRAIN.value)).select(_SOURCE_COLUMNS).cast(schema)
+        for name, gone in (("thread_id", threads), ("chunk_id", chunks)):
+            if len(gone):
+                table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
+        return table
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        wanted = [shard for shard in request.shards if shard.window_idx in windows]
+        return pa.concat_tables([schema.empty_table(), *pool.map(read, wanted)])
 
 
-_CANDIDATES = """
+_ELIGIBLE = """
 WITH candidates AS (
-    SELECT source.*, source.window_idx IN (SELECT window_idx FROM new_windows) AS is_new,
-           coalesce(lineage.rehearsal_times, 0) AS rehearsed,
-           md5_number($seed || ':' || source.chunk_id) AS hash
+    SELECT source.*, window_idx IN (SELECT window_idx FROM new_windows) AS is_new,
+           coalesce(times, 0)::INTEGER AS rehearsed, md5_number($seed || ':' || chunk_id) AS hash
     FROM source LEFT JOIN lineage USING (chunk_id)
 ), eligible AS (
-    SELECT candidates.*, caps.cap FROM candidates JOIN caps USING (bucket) WHERE is_new OR cap > 0
+    SELECT * FROM candidates WHERE is_new OR bucket IN (SELECT bucket FROM caps WHERE cap > 0)
 )"""
 
 _TURNS = """, in_thread AS (
     SELECT *, row_number() OVER (PARTITION BY is_new, sender, thread_id ORDER BY rehearsed, hash) AS thread_turn
     FROM eligible
-), in_sender AS (
-    SELECT *, row_number() OVER (PARTITION BY is_new, sender ORDER BY thread_turn, rehearsed, hash) AS turn
+), ordered AS MATERIALIZED (
+    SELECT place, is_new, bucket, rehearsed, hash,
+           row_number() OVER (PARTITION BY is_new, sender ORDER BY thread_turn, rehearsed, hash) AS turn
     FROM in_thread
 )"""
 
-_ONE_TURN = """, in_sender AS (SELECT *, 1 AS turn FROM eligible)"""
+_ONE_TURN = """, ordered AS MATERIALIZED (SELECT place, is_new, bucket, rehearsed, hash, 1 AS turn FROM eligible)"""
 
-_RANKED = """, in_bucket AS (
-    SELECT *, row_number() OVER (PARTITION BY is_new, bucket ORDER BY turn, rehearsed, hash) AS bucket_place
-    FROM in_sender
+_CAPPED = """
+    UNION ALL
+    (SELECT * FROM ordered WHERE NOT is_new AND bucket = '{bucket}' ORDER BY turn, rehearsed, hash LIMIT {cap})"""
+
+_RANKED = """, chosen AS (
+    SELECT * FROM ordered WHERE is_new{capped}
 )
-SELECT chunk_id, CASE WHEN is_new THEN 'new' ELSE 'rehearsal' END AS role, window_idx, thread_id, sender, bucket, tier,
-       n_tokens, rehearsed, row_number() OVER (PARTITION BY is_new ORDER BY turn, rehearsed, hash) AS rank
-FROM in_bucket
-WHERE is_new OR bucket_place <= cap
-QUALIFY is_new OR rank <= $most
-ORDER BY is_new DESC, rank
+SELECT place, is_new, rehearsed, row_number() OVER (PARTITION BY is_new ORDER BY turn, rehearsed, hash) AS rank
+FROM chosen QUALIFY is_new OR rank <= $most ORDER BY is_new DESC, rank
 """
 
 
-def _query(
-    rows: pa.RecordBatchReader, new: Collection[int], lineage: pa.Table | None, seed: str, replay: ReplaySettings
+def _ranked(
+    candidates: pa.Table, new: Collection[int], lineage: pa.Table | None, seed: str, replay: ReplaySettings
 ) -> pa.Table:
-    """Ranks and caps ``rows``. Memory is for the candidates' metadata; what exceeds DuckDB's limit goes to a private
-    temporary folder."""
-    lineage = COVERAGE_SCHEMA.empty_table() if lineage is None else lineage
-    caps = [(bucket.value, getattr(replay.caps, bucket.value)) for bucket in Bucket]
+    """Orders and caps ``candidates``. What exceeds DuckDB's share of memory goes to a private temporary folder."""
+    times = (COVERAGE_SCHEMA.empty_table() if lineage is None else lineage).select(["chunk_id", "rehearsal_times"])
+    caps = {bucket.value: getattr(replay.caps, bucket.value) for bucket in Bucket}
+    narrow = candidates.select(["chunk_id", "window_idx", "thread_id", "sender", "bucket"])
+    capped = "".join(_CAPPED.format(bucket=bucket, cap=cap) for bucket, cap in caps.items())
     turns = _ONE_TURN if replay.strategy == "uniform" else _TURNS
     with tempfile.TemporaryDirectory(prefix="mailtide-") as spill, duckdb.connect(":memory:") as connection:
         connection.execute("SET temp_directory = ?", [spill])
-        connection.register("source", rows)
-        connection.register("lineage", lineage.select(["chunk_id", "rehearsal_times"]))
+        connection.register("source", narrow.append_column("place", pa.array(np.arange(narrow.num_rows))))
+        connection.register(
+            "lineage", times.filter(pc.greater(times["rehearsal_times"], 0)).rename_columns(["chunk_id", "times"])
+        )
         connection.register("new_windows", pa.table({"window_idx": pa.array(sorted(new), pa.int32())}))
-        connection.register("caps", pa.table({"bucket": [name for name, _ in caps], "cap": [cap for _, cap in caps]}))
-        answer = connection.execute(_CANDIDATES + turns + _RANKED, {"seed": seed, "most": replay.max_rehearsal})
-        table: pa.Table = answer.to_arrow_table()
-    return table.cast(MANIFEST_SCHEMA)
+        connection.register("caps", pa.table({"bucket": list(caps), "cap": list(caps.values())}))
+        sql = _ELIGIBLE + turns + _RANKED.format(capped=capped)
+        answer: pa.Table = connection.sql(sql, params={"seed": seed, "most": replay.max_rehearsal}).to_arrow_table()
+    role = pc.if_else(answer["is_new"], Role.NEW.value, Role.REHEARSAL.value)
+    columns = {**dict(zip(candidates.column_names, candidates.take(answer["place"]).columns, strict=True)), "role": role}
+    columns |= {"rehearsed": answer["rehearsed"], "rank": answer["rank"]}
+    return pa.table([columns[name] for name in MANIFEST_SCHEMA.names], names=MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
