@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from pipeline.charsets import decode
+from pipeline.charsets import codec_name, decode
 from pipeline.dates import parse_date
 from pipeline.transfer import from_base64
 
@@ -53,18 +54,17 @@ class ContentType:
 
 
 def body_offset(raw: bytes, start: int, end: int) -> tuple[int, int]:
-    """Where a header that begins at ``start`` ends, and where its body begins; without a blank line both are ``end``."""
-    if raw[start : start + 1] == b"\n":
-        return start, start + 1
-    if raw[start : start + 2] == b"\r\n":
-        return start, start + 2
+    """Where a header that begins at ``start`` ends, and where its body begins; without a blank line both are ``end``.
+
+    A line that begins like a MIME delimiter is no field, so the header also ends before it.
+    """
+    if raw.startswith((b"\n", b"\r\n"), start):
+        return start, start + 1 + (raw[start] == 13)
     unix = raw.find(b"\n\n", start, end)
     dos = raw.find(b"\n\r\n", start, end if unix < 0 else unix)
-    if dos >= 0:
-        return dos + 1, dos + 3
-    if unix >= 0:
-        return unix + 1, unix + 2
-    return end, end
+    head_end, body = (dos + 1, dos + 3) if dos >= 0 else (unix + 1, unix + 2) if unix >= 0 else (end, end)
+    delimiter = raw.find(b"\n--", start, head_end)
+    return (delimiter + 1, delimiter + 1) if delimiter >= 0 else (head_end, body)
 
 
 def read_fields(head: bytes) -> tuple[dict[str, str], int]:
@@ -118,13 +118,21 @@ def decode_words(value: str) -> str:
         if gap and not (position and gap.isspace()):
             out.append(gap)
         charset = label
-        data = match[3].encode("utf-8", "replace")
+        data = _encoded(match[3], label)
         pending += from_base64(data)[0] if match[2] in "bB" else binascii.a2b_qp(data, header=True)
         position = match.end()
     if pending:
         out.append(decode(bytes(pending), charset)[0])
     out.append(value[position:])
     return "".join(out)
+
+
+def _encoded(text: str, label: str) -> bytes:
+    """The bytes of an encoded word's text; raw characters in it, which should not be there, in the word's own charset."""
+    if not text.isascii():
+        with suppress(UnicodeError):
+            return text.encode(codec_name(label) or "utf-8")
+    return text.encode("utf-8", "replace")
 
 
 def one_line(value: str) -> str:

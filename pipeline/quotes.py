@@ -1,75 +1,252 @@
 """What of a mail its author wrote: quotes, attribution lines, signatures, forwarded headers and list footers taken out.
 
 Everything works on whole lines, so what is left is the author's text as it stood, answers between quotes included.
-Rules are about shape (a mark, a date, an address, a colon) before they are about words, since shape is common to the
-languages of mail programs; the words are those that widespread programs write.
+Rules are about shape (a mark, a date, an address, a colon) before they are about words, since shape is common to mail
+programs of all languages; the words are in ``phrases``.
 """
 
 from __future__ import annotations
 
 import re
 
+from pipeline.phrases import (
+    ADDRESS,
+    APPLE_FORWARD,
+    ASIDE,
+    BARE_VERB,
+    CLOSING,
+    DATED,
+    FIELD_LINE,
+    FIELDS,
+    FIRST_FIELD,
+    FOOTER,
+    OPENING,
+    ORIGINAL,
+    VERB,
+    VERB_AT_END,
+)
+
 _MAX_SIGNATURE = 30
-_MAX_FOOTER = 12
+_MAX_FOOTER = 15
+_MAX_BLOCK = 40
+_MAX_LINE = 400
 
-_VERB = (
-    r"wrote|writes|write|said|says|schrieb|schreibt|geschrieben|a\s+[eé]crit|[eé]crivait|[eé]crit|escribi[oó]|escribe"
-    r"|escreveu|ha\s+scritto|scrive|scrisse|schreef|heeft\s+geschreven|skrev|skrifaði|kirjoitti|napisał\(?a?\)?|pisze"
-    r"|napsal\(?a?\)?|napísal\(?a?\)?|написал\(?а?\)?|пишет|писал\(?а?\)?|пише|írta|yazdı|şunu\s+yazdı|έγραψε|a\s+scris"
-    r"|viết|寫道|写道|写到|書いた|のメール|さんは書きました|작성|כתב|كتب"
-)
-_OPENER = (
-    r"on|am|le|el|il|em|op|den|de|pada|dne|dňa|v|w\s+dniu|dnia|at|in|quoting|vào|ma|der|om|mon|tue|wed|thu|fri|sat|sun"
-    r"|from|понедельник|вторник|среда|четверг|пятница|суббота|воскресенье|\d{1,4}[-./年\s]"
-)
-_VERB_AT_END = re.compile(rf"(?:{_VERB})[^\n]{{0,60}}$", re.I)
-_VERB_ANYWHERE = re.compile(rf"(?<!\w)(?:{_VERB})(?!\w)", re.I)
-_OPENS = re.compile(rf"\W{{0,3}}(?:{_OPENER})(?!\w)|\W{{0,3}}\d", re.I)
-_DATED = re.compile(r"\d{1,2}[:.h]\d{2}|(?<!\d)(?:19|20)\d{2}(?!\d)|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}")
-_ADDRESS = re.compile(r"[^\s<>@]{1,64}@[^\s<>@]{1,255}|<[^<>\n]{1,255}>?$")
-_BARE_VERB = re.compile(rf"(?:[^\n]{{0,80}}<[^<>\n]{{1,255}}>,?\s*)?(?:{_VERB})\s?:?$", re.I)
-
-_FIELD = (
-    r"From|Sent|To|Cc|CC|Bcc|Subject|Date|Reply-To|Importance|Attachments|Newsgroups|Sent by|Organization"
-    r"|Von|Gesendet|An|Betreff|Datum|Kopie|Wichtigkeit|Antwort an"
-    r"|De|Envoyé|À|A|Objet|Envoyé le|Enviado|Enviado el|Enviada em|Para|Asunto|Assunto|Fecha|Data|Date"
-    r"|Da|Inviato|Oggetto|Van|Verzonden|Aan|Onderwerp|Fra|Til|Emne|Sendt|Dato|Från|Skickat|Till|Ämne|Kopia"
-    r"|Od|Wysłano|Wysłane|Do|Dw|Temat|Odesláno|Komu|Předmět|Lähettäjä|Lähetetty|Vastaanottaja|Aihe"
-    r"|От|Отправлено|Кому|Копия|Тема|Дата|Kimden|Gönderildi|Kime|Konu|Feladó|Küldve|Címzett|Tárgy"
-    r"|发件人|发送时间|收件人|抄送|主题|寄件者|收件者|主旨|差出人|送信日時|宛先|件名|보낸 사람|받는 사람|제목"
-)
-_BLOCK_FIELD = re.compile(rf"[ \t:]{{0,4}}\*{{0,2}}(?:{_FIELD})\*{{0,2}}\s?[:：]")
-_BLOCK_START = re.compile(
-    r"[ \t:]{0,4}\*{0,2}(?:From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
-)
-_ORIGINAL = re.compile(
-    r"-{2,}\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
-    r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré|Mensaje original"
-    r"|Mensaje reenviado|Mensagem original|Mensagem encaminhada|Messaggio originale|Messaggio inoltrato"
-    r"|Oorspronkelijk bericht|Originalnachricht|Ursprungligt meddelande|Opprinnelig melding|Oprindelig meddelelse"
-    r"|Alkuperäinen viesti|Oryginalna wiadomość|Wiadomość oryginalna|Původní zpráva|Исходное сообщение"
-    r"|Пересылаемое сообщение|Eredeti üzenet|Özgün İleti|原始邮件|原始郵件|转发邮件|元のメッセージ|원본 메시지)",
-    re.I,
-)
-_APPLE_FORWARD = re.compile(
-    r"(?:Begin forwarded message|Anfang der weitergeleiteten (?:Nachricht|E-Mail)|Début du message (?:transféré|réexpédié)"
-    r"|Inicio del mensaje reenviado|Inizio messaggio inoltrato|Begin doorgestuurd bericht)\s?:\s*$",
-    re.I,
-)
-_FOOTER = re.compile(
-    r"mailing[ -]?list|unsubscribe|listinfo|list archives?|sent from|you received this message because|yahoo! groups|majordomo",
-    re.I,
-)
-_ASIDE = re.compile(
-    r"\s*(?:\[\[?(?:alternative HTML version deleted|HTML deleted)\]?\]"
-    r"|(?:Sent|Diese Nachricht wurde) (?:from|via|von) (?:my|meinem) [\w .-]{2,40}"
-    r"|Von meinem [\w .-]{2,30} gesendet|Envoy[ée] de mon [\w .-]{2,30}|Enviado desde mi [\w .-]{2,30}"
-    r"|Enviado do meu [\w .-]{2,30}|Inviato da(?:l mio)? [\w .-]{2,30}|Verstuurd vanaf mijn [\w .-]{2,30}"
-    r"|Get Outlook for (?:iOS|Android)(?:<[^>\s]{0,80}>)?)\s*$",
-    re.I,
-)
-_ODD_MARK = re.compile(r"[ \t]?([|:}#%!]|[A-Za-z]{1,5}>)(?:[ \t]|$|(?<=>))")
+_ODD_MARK = re.compile(r"[ \t]?([|:}#%!]|[A-Za-z]{1,5}>)(?:[ \t]|$)")
+_RULE = re.compile(r"[-_=*~]{10,}\s*$")
+_PGP = re.compile(r"-----BEGIN PGP (SIGNATURE|SIGNED MESSAGE|PUBLIC KEY BLOCK)-----")
+_SCRUBBED = re.compile(r"-{10,} next part -{10,}")
+_MANY_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
+_CONTACT = re.compile(r"@|://|www\.|\d{3}[\s.)/-]?\d{2}|\+\d")
+_TELLING = frozenset(">-_[*=~:") | {field[0] for field in FIELDS.split("|")} | set("SBVGI")
 
 
 def own_words(text: str, *, answers: bool = False) -> str:
-    return "\n".join(line for line in text.split("\n") if not line.lstrip().startswith(">"))
+    """The lines of ``text`` that its author wrote, in order; where something was taken out, blank lines are collapsed.
+
+    ``answers`` says that the mail's header marks it as a reply or a forward. Then an earlier mail that follows unmarked
+    under its ``From:``, ``Sent:``, ``Subject:`` lines, as Outlook leaves it, is a copy and is taken out too. Without that
+    evidence only those lines are: what follows may be all that the mail has to say.
+    """
+    lines = text.split("\n")
+    page = _Page(lines, [line.lstrip()[:1] for line in lines], answers)
+    index = 0
+    for index, mark in enumerate(page.marks):
+        if index >= page.next and (mark in _TELLING or lines[index][-1:] in (":", "：")):
+            page.next = page.read(index)
+    if not page.taken:
+        return text
+    kept = "\n".join([line for line, drop in zip(lines, page.drop, strict=True) if not drop])
+    return _MANY_BLANK.sub("\n\n", kept).strip("\n")
+
+
+class _Page:
+    """The lines of a text, the first character of each, which of them are taken out, and where reading goes on."""
+
+    def __init__(self, lines: list[str], marks: list[str], answers: bool) -> None:
+        self.lines = lines
+        self.marks = marks
+        self.answers = answers
+        self.drop = [False] * len(lines)
+        self.taken = False
+        self.next = 0
+
+    def take(self, start: int, end: int) -> int:
+        """Takes out the lines from ``start`` up to ``end``, where reading goes on."""
+        self.drop[start:end] = [True] * (end - start)
+        self.taken = True
+        return end
+
+    def filled(self, index: int) -> int:
+        """The first line from ``index`` on that is not blank, or the number of lines."""
+        while index < len(self.lines) and not self.marks[index]:
+            index += 1
+        return index
+
+    def read(self, index: int) -> int:
+        """Judges the line at ``index`` and what belongs to it; the index to go on from."""
+        mark, line = self.marks[index], self.lines[index][:_MAX_LINE]
+        if mark == ">":
+            return self.quote(index)
+        if mark == "-":
+            return self.dashes(index, line)
+        if mark in "_=*~" and _RULE.match(line):
+            return self.rule(index)
+        if ":" in line[:40] and FIRST_FIELD.match(line) and (end := self.block_end(index, 3)):
+            return self.earlier_mail(index, end)
+        if line[-1:] in (":", "："):
+            if APPLE_FORWARD.match(line):
+                return self.take(index, index + 1)
+            if (start := self.dated_attribution(index)) >= 0:
+                return self.attributed(start, index + 1)
+        return self.take(index, index + 1) if ASIDE.match(line) else index + 1
+
+    def quote(self, index: int) -> int:
+        """A run of lines marked with ``>``, and the attribution above it."""
+        end = index + 1
+        while end < len(self.marks) and self.marks[end] == ">":
+            end += 1
+        above = index - 1
+        while above >= 0 and not self.marks[above] and index - above <= 3:
+            above -= 1
+        if above >= 0 and self.marks[above] and not self.drop[above]:
+            start = self.dated_attribution(above)
+            if start < 0:
+                start = self.named_attribution(above)
+            if start >= 0:
+                self.take(start, above + 1)
+        return self.take(index, end)
+
+    def dated_attribution(self, last: int) -> int:
+        """Where the attribution that ends at ``last`` begins: a date and a verb or an address, in one to four lines; -1
+        where there is none."""
+        if not self.lines[last].rstrip().endswith((":", "：", ">", "wrote", "writes")):
+            return -1
+        for start in range(max(last - 3, 0), last + 1):
+            first = self.lines[start][:_MAX_LINE]
+            if not OPENING.match(first) or not all(self.marks[start : last + 1]) or any(self.drop[start : last + 1]):
+                continue
+            whole = " ".join(line[:_MAX_LINE] for line in self.lines[start : last + 1])
+            if DATED.search(whole) and (VERB.search(whole) or ADDRESS.search(whole)):
+                return start
+        return -1
+
+    def named_attribution(self, last: int) -> int:
+        """Where an attribution without a date begins, such as ``Ann <ann@example.org> wrote:``; -1 where there is none."""
+        line = self.lines[last][:_MAX_LINE].strip()
+        if BARE_VERB.match(line):
+            return last
+        if len(line) <= 120 and (line.endswith((":", "：", "...")) or VERB_AT_END.search(line)):
+            return last if VERB.search(line) or ADDRESS.search(line) else -1
+        return -1
+
+    def attributed(self, start: int, end: int) -> int:
+        """What follows a dated attribution: lines with an odd mark are quotes; unmarked text is a copy in an answer."""
+        self.take(start, end)
+        below = self.filled(end)
+        if below == len(self.lines) or self.marks[below] == ">":
+            return end
+        odd = _ODD_MARK.match(self.lines[below])
+        if odd:
+            while below < len(self.lines) and (not self.marks[below] or self.lines[below].lstrip().startswith(odd[1])):
+                below += 1
+            return self.take(end, below)
+        if self.answers and ">" not in self.marks[end:]:
+            return self.take(end, len(self.lines))
+        return end
+
+    def dashes(self, index: int, line: str) -> int:
+        """A line that begins with ``-``: a signature mark, the head of an earlier mail, PGP armour, a rule."""
+        if line.rstrip() == "--":
+            return self.signature(index)
+        if ORIGINAL.match(line):
+            return self.earlier_mail(index, self.block_end(self.filled(index + 1), 1) or index + 1)
+        if pgp := _PGP.match(line):
+            return self.armour(index, pgp[1])
+        if _SCRUBBED.match(line):
+            return self.take(index, self.paragraph_end(index + 1))
+        return self.rule(index) if _RULE.match(line) else index + 1
+
+    def paragraph_end(self, index: int) -> int:
+        while index < len(self.lines) and self.marks[index]:
+            index += 1
+        return index
+
+    def signature(self, index: int) -> int:
+        """From the mark to the next quote or earlier mail, unless what stands there are words rather than a card.
+
+        A block that opens with a sentence, a mere closing ("Regards, Ann") or one longer than a signature is kept.
+        """
+        end = index + 1
+        block: list[str] = []
+        while end < len(self.lines) and self.marks[end] != ">":
+            line = self.lines[end][:_MAX_LINE]
+            if self.marks[end] == "-" and (line.rstrip() == "--" or ORIGINAL.match(line)):
+                break
+            if line[-1:] in (":", "：") and self.dated_attribution(end) > index:
+                break
+            if self.marks[end]:
+                block.append(line.strip())
+            end += 1
+        if block and not FOOTER.search(" ".join(block[:4])):
+            closing = CLOSING.match(block[0]) and len(block) <= 4 and not any(map(_CONTACT.search, block))
+            if closing or len(block) > _MAX_SIGNATURE or _is_sentence(block[0]):
+                return index + 1
+        return self.take(index, end)
+
+    def armour(self, index: int, kind: str) -> int:
+        if kind == "SIGNED MESSAGE":
+            return self.take(index, self.paragraph_end(index + 1))
+        for end in range(index + 1, min(index + 200, len(self.lines))):
+            if self.lines[end].startswith("-----END PGP"):
+                return self.take(index, end + 1)
+        return self.take(index, index + 1)
+
+    def rule(self, index: int) -> int:
+        """A line of dashes or underscores: above an earlier mail's header or a list's footer, else the author's own."""
+        below = self.filled(index + 1)
+        if below == len(self.lines):
+            return index + 1
+        if FIRST_FIELD.match(self.lines[below][:_MAX_LINE]) and (end := self.block_end(below, 3)):
+            return self.earlier_mail(index, end)
+        end = below
+        filled = 0
+        while end < len(self.lines) and self.marks[end] != ">" and filled <= _MAX_FOOTER:
+            filled += bool(self.marks[end])
+            end += 1
+        near = " ".join(line[:_MAX_LINE] for line in self.lines[below : below + 4])
+        return self.take(index, end) if filled <= _MAX_FOOTER and FOOTER.search(near) else index + 1
+
+    def block_end(self, index: int, least: int) -> int:
+        """The end of the header lines of an earlier mail that begin at ``index``; 0 where fewer than ``least`` stand there.
+
+        A field may run on over a line or two; the last ends at a blank line.
+        """
+        fields = 0
+        end = 0
+        loose = 0
+        for at in range(index, min(index + _MAX_BLOCK, len(self.lines))):
+            if FIELD_LINE.match(self.lines[at][:_MAX_LINE]):
+                fields += 1
+                end = at + 1
+                loose = 0
+                continue
+            loose += 1
+            if loose > 2 or (not self.marks[at] and not (at + 1 < len(self.lines) and FIELD_LINE.match(self.lines[at + 1]))):
+                break
+        if fields < least:
+            return 0
+        closed = self.paragraph_end(end)
+        return closed if closed - end <= 1 and closed < len(self.lines) else end
+
+    def earlier_mail(self, start: int, end: int) -> int:
+        """The head of an earlier mail, and all of it in an answer, unless its lines are marked and so tell themselves."""
+        self.take(start, end)
+        below = self.filled(end)
+        if self.answers and below < len(self.lines) and self.marks[below] != ">":
+            return self.take(end, len(self.lines))
+        return end
+
+
+def _is_sentence(line: str) -> bool:
+    """Whether a line runs on in small letters, as sentences do and names, titles and addresses do not."""
+    return sum(word[0].islower() for word in line.split() if "@" not in word and "." not in word[:-1]) >= 3
