@@ -122,6 +122,7 @@ def _pair(
     threads: list[str] = []
     differences: list[float] = []
     tokens: list[int] = []
+    nats: list[float] = []
     unpaired = 0
     for chunk_id, chunk in val.items():
         ours = challenger.get(chunk_id)
@@ -134,4 +135,5 @@ def _pair(
         threads.append(chunk.thread_id)
         differences.append(ours.nll - theirs.nll)
         tokens.append(ours.n_tokens)
-    return Comparison(name, tuple(threads), tuple(differences), tuple(tokens), unpaired)
+        nats.append(theirs.nll)
+    return Comparison(name, tuple(threads), tuple(differences), tuple(tokens), tuple(nats), unpaired)

@@ -37,15 +37,26 @@ class Ruling(StrEnum):
 class Comparison:
     """Challenger and reference on the same chunks: three sequences in parallel, one entry a chunk.
 
-    ``differences`` are summed nats of the challenger minus the reference's, over ``tokens`` predicted tokens.
-    ``unpaired`` counts chunks that the challenger was scored on and the reference was not.
+    ``differences`` are summed nats of the challenger minus the reference's, over ``tokens`` predicted tokens, and
+    ``nats`` those of the reference. ``unpaired`` counts chunks that the challenger was scored on and the reference not.
     """
 
     reference: str
     threads: tuple[str, ...]
     differences: tuple[float, ...]
     tokens: tuple[int, ...]
+    nats: tuple[float, ...] = ()
     unpaired: int = 0
+
+    @property
+    def before(self) -> float | None:
+        """The reference's nats per token; None without a chunk."""
+        return sum(self.nats) / sum(self.tokens) if self.nats else None
+
+    @property
+    def after(self) -> float | None:
+        """The challenger's nats per token; None without a chunk."""
+        return (sum(self.nats) + sum(self.differences)) / sum(self.tokens) if self.nats else None
 
     @property
     def n_threads(self) -> int:

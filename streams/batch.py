@@ -132,7 +132,7 @@ class Batch:
         return split_of(self._settings.seed, thread_id, self._settings.split)
 
     def _mail(self, item: Parsed, view: Incoming) -> None:
-        placement = place(view, self._known, self._ordinal, split_of=self._split)
+        placement = place(view, self._known, split_of=self._split)
         if placement.duplicate_of is not None:
             self.taken.duplicates += 1
             self._rows.append(DuplicateRow(self._mailbox, placement.duplicate_of, item.feed, item.cursor, self._now))

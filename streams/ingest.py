@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.domain import Arrival, Clock, Item, Tick, TickKind
+from pipeline.domain import Arrival, Clock, DeadLetter, Item, Tick, TickKind
 from pipeline.errors import FeedError, UsageError
 from pipeline.home import Home
 from pipeline.settings import MAILBOX_NAME, Settings
@@ -22,6 +22,9 @@ from streams.times import utc_now
 
 BATCH_MAILS = 1_000
 BATCH_BYTES = 16 << 20
+
+Handed = Arrival | DeadLetter | Tick
+"""What a feed hands on; a dead letter is a mail that could not even be read whole."""
 
 OnProgress = Callable[[int, int, Taken], None]
 """Called with bytes read, bytes in all, and what was taken so far."""
@@ -108,7 +111,7 @@ def import_archives(
     for feed in feeds:
         started = time.monotonic()
         for batch in batches(feed.items(after=owner.last_taken(name, feed.name))):
-            part = owner.take(name, [item if isinstance(item, Tick) else parsed(item) for item in batch])
+            part = owner.take(name, [parsed(item) if isinstance(item, Arrival) else item for item in batch])
             taken.add(part)
             now = time.monotonic()
             rates.append(Rate(part.read, now - started))
@@ -142,12 +145,12 @@ def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clo
     return owner.take(mailbox, ticks) if ticks else Taken()
 
 
-def batches(items: Iterable[Arrival | Tick]) -> Iterator[list[Arrival | Tick]]:
+def batches(items: Iterable[Handed]) -> Iterator[list[Handed]]:
     """Groups items so that a commit is worth its cost and memory stays bounded.
 
     When the source fails, what it gave before is handed on first: damage at the end of an archive costs no mail.
     """
-    batch: list[Arrival | Tick] = []
+    batch: list[Handed] = []
     size = 0
     failure: FeedError | None = None
     iterator = iter(items)

@@ -75,7 +75,7 @@ class Owner:
         owner = frozenset(address.lower() for address in mine.owner)
         lists = frozenset(address.lower() for address in mine.lists)
         views = [incoming(item.mail, people, owner, lists) if isinstance(item, Parsed) else None for item in items]
-        known = self._store.lookup(mailbox, needs_of([view for view in views if view is not None], people))
+        known = self._store.lookup(mailbox, needs_of(view for view in views if view is not None))
         batch = Batch(
             mailbox,
             self._position(mailbox),

@@ -18,7 +18,7 @@ mailbox_option = click.option("--mailbox", help="The mailbox, where there are se
 reason_option = click.option("--reason", required=True, help="Why; it is kept in the journal.")
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):
     """A time as ISO 8601, in UTC unless it names an offset; a date alone is its last instant."""
 
     name = "TIME"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streams.claims import Windows
 
 
-class WindowRange(click.ParamType[tuple[int, int]]):
+class WindowRange(click.ParamType):
     """``A-B``, or ``A`` for one window."""
 
     name = "A-B"

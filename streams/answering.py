@@ -1,0 +1,67 @@
+"""Who writes an answer's prose, if anybody: a real base model does, the built-in one only when asked to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import NothingToDo, RegistryError
+from pipeline.home import Home
+from pipeline.requests import AdapterRef, BaseRef
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import AdapterRow, ShardRow
+from registry.answer import Answer, chat_messages
+from registry.decide import journal
+from streams.claims import base_of
+from streams.runner import require_training
+
+MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A model ready to write from the mails found; ``by`` names it for people."""
+
+    home: Home
+    settings: Settings
+    base: BaseRef
+    adapter: AdapterRef | None
+    found: Answer
+
+    @property
+    def by(self) -> str:
+        return self.adapter.adapter_id if self.adapter else f"the bare base {self.base.base_id}"
+
+    def write(self) -> str:
+        """Loads the model and generates; the store should be closed by now, as this may take a while."""
+        require_training()
+        from retrain.generate import generate
+
+        return generate(self.home, self.settings.model, self.base, self.adapter, chat_messages(self.found), MAX_NEW_TOKENS)
+
+
+def write_answer(
+    store: Store, home: Home, settings: Settings, mailbox: str, found: Answer, adapter_id: str | None, *, generate: bool
+) -> Writer | None:
+    """The writer of an answer, or None where the best passage is the answer. Raises ``RegistryError`` for an adapter that
+    is not this mailbox's, and ``NothingToDo`` when the built-in model was asked for before its first run."""
+    if adapter_id is None:
+        adapter_id = journal(store).champion(mailbox)
+    adapter = _reference(store, home, mailbox, adapter_id) if adapter_id else None
+    if settings.model.base == "builtin" and not generate:
+        return None
+    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
+    if not shards:
+        raise NothingToDo(f"no window of {mailbox} has closed, so there is no model yet", hint="leave out --generate")
+    base = base_of(store, settings, mailbox, shards[0])
+    if base.kind == "builtin" and not (home.root / base.path).is_dir():
+        raise NothingToDo("the built-in base is made by the first run", hint="mailtide retrain --confirm")
+    return Writer(home, settings, base, adapter, found)
+
+
+def _reference(store: Store, home: Home, mailbox: str, adapter_id: str) -> AdapterRef:
+    rows = store.fetch(AdapterRow, "adapter_id = ? AND mailbox = ?", [adapter_id, mailbox])
+    if not rows:
+        raise RegistryError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")
+    path = home.adapter(adapter_id).relative_to(home.root).as_posix()
+    return AdapterRef(adapter_id=adapter_id, run_id=rows[0].run_id, path=path, sha256=rows[0].sha256)

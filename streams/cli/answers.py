@@ -1,0 +1,34 @@
+"""How an answer is told: what was written, word for word, and the mails that it stands in."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import print_table
+
+if TYPE_CHECKING:
+    from registry.answer import Answer
+
+QUOTED = "quoted from the best matching mail; the built-in model's own prose is not worth reading (--generate shows it)"
+
+
+def tell_answer(answer: Answer, *, written: str | None = None, by: str = "") -> None:
+    """Prints what the model wrote, where one did, else the best passage as the quotation that it is; then the mails."""
+    if not answer.citations:
+        click.echo("No mail shares a word with the question.")
+        return
+    if written is not None:
+        click.echo(f"{written.strip()}\n\n(written by {by} from the mails below)")
+    else:
+        click.echo(textwrap.indent(answer.passage.strip(), "  > "))
+        click.echo(f"\n({QUOTED})")
+    print_table(
+        ("", "date", "from", "subject", "message id"),
+        [
+            (f"[{number}]", mail.date, mail.sender, mail.subject, mail.message_id)
+            for number, mail in enumerate(answer.citations, 1)
+        ],
+    )

@@ -1,0 +1,102 @@
+"""Commands that answer: ask, sql, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import json_option, plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+
+VIEWS = (
+    "messages",
+    "assignments",
+    "threads",
+    "windows",
+    "bridges",
+    "exclusions",
+    "duplicates",
+    "dead_letters",
+    "runs",
+    "metrics",
+    "losses",
+    "trained_on",
+    "adapters",
+    "journal",
+)
+
+
+@click.command("ask")
+@click.argument("question")
+@click.option("--mailbox", help="The mailbox to ask, where there are several.")
+@click.option("--adapter", "adapter_id", help="Answer with this adapter.  [default: the champion, else the bare base]")
+@click.option("-k", "count", type=click.IntRange(1, 50), default=5, show_default=True, help="Mails to cite at most.")
+@click.option("--generate", is_flag=True, help="Let the built-in model write, too.")
+@json_option
+@click.pass_obj
+def ask_command(
+    home: Home,
+    question: str,
+    mailbox: str | None,
+    adapter_id: str | None,
+    count: int,
+    generate: bool,
+    as_json: bool,
+) -> None:
+    """Answer QUESTION from the mailbox, citing the mails used."""
+    from registry.answer import answer
+    from streams.answering import write_answer
+    from streams.cli.answers import tell_answer
+    from streams.cli.opening import opened, settings_of, the_mailbox
+
+    settings = settings_of(home)
+    with opened(home) as store:
+        name = the_mailbox(store, mailbox)
+        found = answer(store, home, name, question, count)
+        writer = write_answer(store, home, settings, name, found, adapter_id, generate=generate)
+    written = writer.write() if writer is not None and found.citations else None
+    if as_json:
+        print_json({**plain(found), "written": written, "by": writer.by if writer else None})
+    else:
+        tell_answer(found, written=written, by=writer.by if writer else "")
+
+
+@click.command("sql")
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Rows at most.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Time at most.")
+@json_option
+@click.pass_obj
+def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: bool) -> None:
+    """Run one SELECT or EXPLAIN, read-only, over the views (docs/architecture.md lists them)."""
+    from pipeline.store.people_sql import run_people_sql
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        result = run_people_sql(store, query, row_limit=limit, seconds=seconds)
+    if as_json:
+        print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
+    else:
+        print_table(result.columns, result.rows)
+    if result.truncated:
+        click.echo(f"Only the first {limit:,} rows: there are more (--limit).", err=True)
+
+
+@click.command("export")
+@click.argument("view", type=click.Choice(VIEWS))
+@click.option("--format", "kind", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: VIEW.FORMAT]")
+@click.pass_obj
+def export_command(home: Home, view: str, kind: str, output: Path | None) -> None:
+    """Write a whole view to a file."""
+    from pipeline.store.people_sql import export_view
+    from streams.cli.opening import opened
+
+    path = (output or Path(f"{view}.{kind}")).absolute()
+    with opened(home) as store:
+        count = export_view(store, view, kind, path)
+    click.echo(f"{count:,} rows to {path}")
