@@ -24,7 +24,7 @@ def pairs(*per_thread: float, reference: str = "a-old", chunks: int = 3, unpaire
         tuple(thread for thread, _ in rows),
         tuple(100 * value for _, value in rows),
         (100,) * len(rows),
-        unpaired,
+        unpaired=unpaired,
     )
 
 
