@@ -41,8 +41,19 @@ class _OpenMail:
             return
         self._parts.append(part)
         if self._length > self._limit + len(b"\r\n"):
-            self._parts = [b"".join(self._parts)[: self._kept]]
             self._cut = True
+            self._parts = [self._beginning()]
+
+    def _beginning(self) -> bytes:
+        """The first ``kept`` bytes, without joining all the others to them."""
+        held: list[bytes] = []
+        size = 0
+        for part in self._parts:
+            held.append(part[: self._kept - size])
+            size += len(held[-1])
+            if size == self._kept:
+                break
+        return b"".join(held)
 
     def close(self) -> Slice:
         length = self._length - self._blank_line()
