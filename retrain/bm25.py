@@ -1,0 +1,113 @@
+"""A BM25 index over texts that arrived in an order; a query sees only what arrived before a given moment."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+
+from pipeline.errors import MailtideError
+from pipeline.home import private_dir, write_atomic
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
+"""Runs of letters and digits of any script; an apostrophe joins (``don't``), nothing else does."""
+
+INDEX_FORMAT = 1
+
+
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{2,}")
+"""Scripts that put no space between words (Thai, Lao, kana, Han)."""
+
+
+def words(text: str) -> list[str]:
+    """Case-folded words and numbers, whatever the language: no stop words, no stemming. Where a script has no spaces,
+    pairs of neighbouring characters stand for words."""
+    found: list[str] = []
+    for word in WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
+        runs = UNSPACED.findall(word)
+        if runs:
+            found.extend(run[place : place + 2] for run in runs for place in range(len(run) - 1))
+            found.extend(part for part in UNSPACED.split(word) if part)
+        else:
+            found.append(word)
+    return found
+
+
+class Bm25Index:
+    """Documents by key, each with the ordinal at which it arrived (Lucene's BM25, k1 1.5, b 0.75).
+
+    Built once over everything; a search filters by ordinal before it takes the best k. Word statistics are of the whole
+    index, which shifts scores, not who may be found.
+    """
+
+    def __init__(self, keys: list[str], ordinals: list[int], retriever: Any) -> None:
+        self._keys = keys
+        self._ordinals = np.asarray(ordinals, dtype=np.int64)
+        self._retriever = retriever
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @classmethod
+    def build(cls, docs: Iterable[tuple[str, int, str]]) -> Bm25Index:
+        """Indexes (key, ordinal, text) documents; their order does not matter to results."""
+        rows = sorted((ordinal, key, words(text)) for key, ordinal, text in docs)
+        known: dict[str, int] = {}
+        ids = [[known.setdefault(word, len(known)) for word in tokens] for _, _, tokens in rows]
+        retriever = None
+        if known:
+            retriever = bm25s.BM25(method="lucene")
+            retriever.index((ids, dict(known)), create_empty_token=True, show_progress=False)
+        return cls([key for _, key, _ in rows], [ordinal for ordinal, _, _ in rows], retriever)
+
+    def search(self, query: str, k: int, *, before: int | None = None) -> list[tuple[str, float]]:
+        """The best ``k`` documents with an ordinal below ``before``, best first; only such as share a word with the query.
+
+        Equal scores go to the one that arrived last.
+        """
+        allowed = len(self._keys) if before is None else int(np.searchsorted(self._ordinals, before, side="left"))
+        known = [] if self._retriever is None else [word for word in words(query) if word in self._retriever.vocab_dict]
+        if not allowed or not known or k < 1:
+            return []
+        scores = np.asarray(self._retriever.get_scores(known))[:allowed]
+        count = min(k, allowed)
+        best = np.argpartition(-scores, count - 1)[:count]
+        threshold = scores[best].min()
+        candidates = np.flatnonzero(scores >= max(threshold, np.nextafter(0, 1)))
+        ordered = sorted(candidates.tolist(), key=lambda place: (-scores[place], -place))[:k]
+        return [(self._keys[place], float(scores[place])) for place in ordered]
+
+    def save(self, folder: Path) -> None:
+        """Writes the index to ``folder``; the file that :meth:`load` asks for first is written last."""
+        private_dir(folder)
+        if self._retriever is not None:
+            self._retriever.save(str(folder), show_progress=False)
+        document = {
+            "format": INDEX_FORMAT,
+            "words": self._retriever is not None,
+            "keys": self._keys,
+            "ordinals": self._ordinals.tolist(),
+        }
+        for path in folder.iterdir():
+            path.chmod(0o600)
+        write_atomic(folder / "documents.json", json.dumps(document).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Bm25Index:
+        """Reads back what :meth:`save` wrote; raises ``MailtideError`` when it is missing or of another version."""
+        try:
+            document = json.loads((folder / "documents.json").read_bytes())
+            if document["format"] != INDEX_FORMAT:
+                raise ValueError(f"format {document['format']}")
+            retriever = bm25s.BM25.load(str(folder), show_progress=False) if document["words"] else None
+            return cls(document["keys"], document["ordinals"], retriever)
+        except (OSError, ValueError, KeyError) as error:
+            raise MailtideError(
+                f"the index in {folder} cannot be read ({error})", hint="remove it; it is derived data"
+            ) from error

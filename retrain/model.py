@@ -1,0 +1,164 @@
+"""Bases, tokenizers and adapters in memory: how they are loaded, on which device, and with which arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from pipeline.errors import RunError
+from pipeline.settings import ModelSettings, TrainSettings
+
+BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+"""``all-linear`` leaves the head out, and a small model learns new words there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where and how numbers are computed. ``dtype`` is that of matrix products; weights that are trained are float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Products in ``dtype``, sums and weights as they are."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+            yield
+
+    def environment(self) -> dict[str, str]:
+        """What the bits of a result depend on, besides the request."""
+        names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers")
+        return {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "device": torch.cuda.get_device_name(self.device) if self.on_gpu else "cpu",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "threads": str(self.threads),
+            **{name: importlib.metadata.version(name) for name in names},
+        }
+
+
+def choose_compute(model: ModelSettings, threads: int | None) -> Compute:
+    """The GPU where there is one; bfloat16 where the hardware has it (emulated, it is slower than float32).
+
+    Fixes the number of CPU threads, on which the order of sums and so the last bits of every result depend, and asks
+    for deterministic kernels, with a warning where an operation has none.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    if model.dtype == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        dtype = torch.bfloat16 if native else torch.float32
+    else:
+        dtype = torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
+    return Compute(device, dtype, torch.get_num_threads())
+
+
+def load_base(path: Path, compute: Compute, *, quantize: bool) -> Any:
+    """The causal language model in ``path``, frozen, in NF4 with double quantisation if asked; safetensors only."""
+    weights = compute.dtype if compute.on_gpu else torch.float32
+    options: dict[str, Any] = {"device_map": {"": compute.device.index}} if compute.on_gpu else {}
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=weights,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=weights, local_files_only=True, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise RunError(f"the base model in {path} cannot be loaded ({error})", hint="check model.base") from error
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            # On CPUs with AVX512-BF16 the first forward in eval mode repacks the weights for good, and every later
+            # training step gets wrong gradients without a word.
+            module.support_avx512bf16_for_cpu = False
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.eval()
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in ``path``; raises ``RunError`` unless it can say which characters a token stands for."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"the tokenizer in {path} cannot be loaded ({error})", hint="check model.base") from error
+    if not tokenizer.is_fast:
+        raise RunError(f"the tokenizer in {path} keeps no offsets", hint="use a base that has a tokenizer.json")
+    return tokenizer
+
+
+def context_of(model_config: Any, settings: ModelSettings) -> int:
+    """Tokens that fit: the model's context, or less where ``model.context`` says so."""
+    own = int(getattr(model_config, "max_position_embeddings", 0) or 0)
+    asked = settings.context
+    if asked is None:
+        return own or 2048
+    return min(asked, own) if own else asked
+
+
+def fresh_adapter(base: Any, train: TrainSettings, *, builtin: bool, quantize: bool, checkpointing: bool, seed: int) -> Any:
+    """``base`` with a new LoRA on all linear layers, seeded; it changes nothing until it is trained."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=train.lora_r,
+        lora_alpha=train.lora_alpha,
+        lora_dropout=train.lora_dropout,
+        target_modules=list(BUILTIN_TARGETS) if builtin else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(_ready(base, quantize=quantize, checkpointing=checkpointing), config)
+
+
+def continued_adapter(base: Any, folder: Path, train: TrainSettings, *, quantize: bool, checkpointing: bool) -> Any:
+    """``base`` with the adapter of ``folder``, to be trained on; its rank and scale must be those of the settings."""
+    model = PeftModel.from_pretrained(
+        _ready(base, quantize=quantize, checkpointing=checkpointing), str(folder), is_trainable=True
+    )
+    config = model.peft_config["default"]
+    if (config.r, config.lora_alpha) != (train.lora_r, train.lora_alpha):
+        raise RunError(
+            f"the parent adapter has rank {config.r} and alpha {config.lora_alpha}, the settings ask for "
+            f"{train.lora_r} and {train.lora_alpha}",
+            hint="set train.lora_r and train.lora_alpha back, or model.init_from to fresh",
+        )
+    return model
+
+
+def _ready(base: Any, *, quantize: bool, checkpointing: bool) -> Any:
+    if quantize:
+        return prepare_model_for_kbit_training(
+            base,
+            use_gradient_checkpointing=checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        )
+    if checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+    return base
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

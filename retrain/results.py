@@ -1,0 +1,126 @@
+"""``eval_results.json``: what the losses say, with intervals. Pure: losses in, figures out.
+
+The document is ``{"version": 1, "checkpoints": [...]}``. An entry names ``adapter_id``, ``checkpoint`` (of the adapter's
+own run; "" for the bare base and for BM25), ``split``, ``n_chunks``, ``n_threads``, ``n_tokens`` and ``metrics``. A
+metric has ``metric``, ``value``, ``n`` (chunks, or queries), ``ci_low`` and ``ci_high`` (95 %, by thread; null where
+unknown), ``few`` (too few threads to lean on) and, when it is of some windows only, ``window_from`` and ``window_to``:
+those rows are the forgetting table. Metrics are ``nats_per_token``, ``perplexity``, ``bits_per_byte`` (windows differ in
+bytes per token) and, for the adapter ``bm25``, ``recall@1``, ``recall@5``, ``recall@10``, ``mrr`` and ``ndcg@10``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipeline.domain import Split
+from pipeline.intervals import Interval, ratio_interval
+from pipeline.runfiles import Loss
+from retrain.heldout import HeldOut
+from retrain.retrieval import Retrieval
+
+RESULTS_VERSION = 1
+CELL_CHUNKS = 20
+
+Measured = dict[str, Any]
+
+
+def entries(losses: Sequence[Loss], sample: Mapping[str, HeldOut]) -> list[Measured]:
+    """One entry per adapter, checkpoint and split in ``losses``, in order of first appearance; only of chunks in the
+    sample."""
+    grouped: dict[tuple[str, str, str], list[Loss]] = {}
+    for loss in losses:
+        if loss.chunk_id in sample:
+            grouped.setdefault((loss.adapter_id, loss.checkpoint, loss.split), []).append(loss)
+    found = []
+    for (adapter_id, checkpoint, split), own in grouped.items():
+        metrics = _figures(own, sample)
+        for first, last in cells([sample[loss.chunk_id].window_idx for loss in own]):
+            some = [loss for loss in own if first <= sample[loss.chunk_id].window_idx <= last]
+            metrics.extend({**metric, "window_from": first, "window_to": last} for metric in _figures(some, sample))
+        found.append(
+            {
+                "adapter_id": adapter_id,
+                "checkpoint": checkpoint,
+                "split": split,
+                "n_chunks": len(own),
+                "n_threads": len({sample[loss.chunk_id].thread_id for loss in own}),
+                "n_tokens": sum(loss.n_tokens for loss in own),
+                "metrics": metrics,
+            }
+        )
+    return found
+
+
+def retrieval_entry(retrieval: Retrieval, split: Split) -> Measured:
+    """How BM25 alone finds what a reply answers; the same for every adapter."""
+    metrics = [
+        *(_metric(f"recall@{k}", interval) for k, interval in retrieval.recall.items()),
+        _metric("mrr", retrieval.mrr),
+        _metric("ndcg@10", retrieval.ndcg),
+    ]
+    return {
+        "adapter_id": "bm25",
+        "checkpoint": "",
+        "split": split.value,
+        "n_queries": retrieval.queries,
+        "n_candidates": retrieval.candidates,
+        "metrics": [metric for metric in metrics if metric is not None],
+    }
+
+
+def cells(windows: Sequence[int]) -> list[tuple[int, int]]:
+    """Consecutive windows pooled, from the oldest on, into ranges of at least :data:`CELL_CHUNKS` chunks.
+
+    ``windows`` gives the window of each chunk. What is left at the end joins the last range; the whole is one range when
+    it is smaller than that.
+    """
+    ranges: list[tuple[int, int]] = []
+    first, count = None, 0
+    for window in sorted(set(windows)):
+        first = window if first is None else first
+        count += sum(other == window for other in windows)
+        if count >= CELL_CHUNKS:
+            ranges.append((first, window))
+            first, count = None, 0
+    if first is not None:
+        last = max(windows)
+        ranges = [*ranges[:-1], (ranges[-1][0], last)] if ranges else [(first, last)]
+    return ranges
+
+
+def _figures(losses: Sequence[Loss], sample: Mapping[str, HeldOut]) -> list[dict[str, Any]]:
+    threads = [sample[loss.chunk_id].thread_id for loss in losses]
+    nats = [loss.nll for loss in losses]
+    per_token = ratio_interval(nats, [loss.n_tokens for loss in losses], threads)
+    per_byte = ratio_interval([nat / math.log(2) for nat in nats], [loss.n_bytes for loss in losses], threads)
+    metrics = [
+        _metric("nats_per_token", per_token),
+        _metric("perplexity", per_token, math.exp),
+        _metric("bits_per_byte", per_byte),
+    ]
+    return [metric for metric in metrics if metric is not None]
+
+
+def _metric(
+    name: str, interval: Interval | None, scale: Callable[[float], float] = lambda value: value
+) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    low, high = interval.bounds
+    return {
+        "metric": name,
+        "value": scale(interval.value),
+        "n": interval.n,
+        "ci_low": None if low is None else scale(low),
+        "ci_high": None if high is None else _bounded(scale, high),
+        "few": interval.few,
+    }
+
+
+def _bounded(scale: Callable[[float], float], value: float) -> float | None:
+    try:
+        return scale(value)
+    except OverflowError:  # the exponential of a bound that two threads make as wide as this
+        return None

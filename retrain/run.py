@@ -1,0 +1,172 @@
+"""One retraining pass, from the request in a run's folder to its result.
+
+Steps, each leaving its artefact last and whole, so that a restarted run skips what is done: manifest and schedule, the
+base, training with its checkpoints, losses and figures, the choice of a checkpoint, coverage, the adapter's folder, and
+``result.json``, whose presence means that all else is there. The store is never opened.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.coverage import coverage_after, write_coverage
+from pipeline.domain import Role
+from pipeline.errors import RunError
+from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
+from pipeline.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, prepare_run
+from pipeline.requests import RunRequest, RunResult
+from pipeline.runfiles import read_exclusions
+from retrain import checkpoints
+from retrain.adapters import CONFIG, WEIGHTS
+from retrain.base import find_base
+from retrain.measure import Measured, measure
+from retrain.metrics import METRICS, read_metrics
+from retrain.model import Compute, choose_compute
+from retrain.progress import Observer, Progress
+from retrain.study import Study, open_study, train
+from retrain.trainer import StepRecord
+
+REQUEST, RESULT = "request.json", "result.json"
+
+
+class Stopwatch:
+    """Seconds per stage, of this process: what a restarted run finds done costs nothing again."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
+
+
+def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
+    """Carries out the run, or what is left of it, and returns its result.
+
+    Killed at any point and started again, it ends with the same bytes (those of times and durations apart). Raises
+    ``MailtideError`` when it cannot start or go on.
+    """
+    folder = home.run(run_id)
+    if (folder / RESULT).is_file():
+        return _read_result(folder / RESULT)
+    request = read_request(folder / REQUEST, run_id)
+    started_at = _now()
+    watch = Stopwatch()
+    with watch.stage("data"):
+        prepared = prepare_run(home, request, folder)
+        exclusions = read_exclusions(folder / EXCLUSIONS, request.exclusions_sha256)
+        counts = f"{prepared.schedule.n_batches} batches, {prepared.schedule.share:.0%} rehearsal"
+        progress(Progress(run_id, "data", 1, 1, counts))
+    compute = choose_compute(request.settings.model, request.settings.train.threads)
+    with watch.stage("base"):
+        base = find_base(home, request, exclusions, compute, _base_steps(run_id, progress))
+    with watch.stage("data"):
+        study = open_study(home, request, prepared, exclusions, base, compute)
+    with watch.stage("train"):
+        train(study, folder, progress)
+    with watch.stage("evaluate"):
+        measured = measure(home, study, exclusions, folder, progress)
+    progress(Progress(run_id, "finish", 0, 1, f"keeping {measured.checkpoint.name}"))
+    _write_coverage(home, request, prepared, measured, folder / COVERAGE)
+    adapter = _keep_adapter(home, request, measured.checkpoint)
+    result = RunResult(
+        run_id=run_id,
+        adapter_id=request.adapter_id,
+        adapter_sha256=sha256_folder(adapter),
+        checkpoint=measured.checkpoint.name,
+        started_at=started_at,
+        finished_at=_now(),
+        **_trained(folder / METRICS),
+        new_chunks=prepared.manifest.of(Role.NEW).num_rows,
+        rehearsal_chunks=len(set(_rehearsed(prepared))),
+        seconds=watch.seconds,
+        environment=_environment(compute, study),
+    )
+    write_atomic(folder / RESULT, result.model_dump_json(indent=2).encode())
+    progress(Progress(run_id, "finish", 1, 1, f"adapter {result.adapter_id}"))
+    return result
+
+
+def read_request(path: Path, run_id: str) -> RunRequest:
+    """The request in a run's folder; raises ``RunError`` unless it is the one that ``run_id`` names."""
+    hint = "ask for the run again with `mailtide retrain --confirm`"
+    try:
+        request = RunRequest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})", hint=hint) from error
+    if request.run_id != run_id:
+        raise RunError(f"{path} is the request of run {request.run_id}, not of {run_id}", hint=hint)
+    return request
+
+
+def _read_result(path: Path) -> RunResult:
+    try:
+        return RunResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]})", hint="remove it and run again") from error
+
+
+def _write_coverage(home: Home, request: RunRequest, prepared: Prepared, measured: Measured, path: Path) -> None:
+    accumulation = request.settings.train.accumulation
+    coverage = coverage_after(
+        parent_coverage(home, request), prepared.manifest, prepared.schedule, measured.checkpoint.step, accumulation
+    )
+    write_coverage(path, coverage)
+
+
+def _keep_adapter(home: Home, request: RunRequest, checkpoint: checkpoints.Checkpoint) -> Path:
+    """Copies the chosen weights to the adapter's folder, whole or not at all."""
+    target = home.adapter(request.adapter_id)
+    if target.is_dir():
+        return target
+    written = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(written, ignore_errors=True)
+    private_dir(written)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(checkpoint.folder / name, written / name)
+    checkpoints.seal(written)
+    written.replace(target)
+    fsync_dir(target.parent)
+    return target
+
+
+def _trained(path: Path) -> dict[str, int]:
+    records = read_metrics(path)
+    return {"steps": records[-1].step, "tokens": records[-1].tokens}
+
+
+def _rehearsed(prepared: Prepared) -> Iterator[str]:
+    for batch in prepared.schedule.batches():
+        if batch.role is Role.REHEARSAL:
+            yield from batch.chunk_ids
+
+
+def _environment(compute: Compute, study: Study) -> dict[str, str]:
+    settings = study.request.settings.model
+    return {**compute.environment(), "weights": "nf4" if settings.quantize else "full", "context": str(study.context)}
+
+
+def _base_steps(run_id: str, progress: Observer) -> Callable[[StepRecord], None]:
+    """Passes on every twentieth step of the making of the base."""
+
+    def report(record: StepRecord) -> None:
+        if record.step % 20 == 0 or record.step == record.steps:
+            text = f"built-in base, {record.tokens} tokens"
+            progress(Progress(run_id, "base", record.step, record.steps, text, record.loss))
+
+    return report
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

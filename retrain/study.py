@@ -1,0 +1,188 @@
+"""A run in memory: its model, its batches and the held-out chunks that it is measured on; and the training of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.domain import Split
+from pipeline.errors import RunError
+from pipeline.halves import selecting_threads
+from pipeline.home import Home, private_dir
+from pipeline.plan import Prepared
+from pipeline.requests import RunRequest
+from pipeline.runfiles import Exclusions, Loss
+from pipeline.shards import read_meta
+from retrain import checkpoints
+from retrain.batches import Batch, Example, batches_of, encode
+from retrain.heldout import HeldOut, frozen_sample, held_out_chunks, sources
+from retrain.losses import score
+from retrain.metrics import METRICS, MetricsFile
+from retrain.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
+from retrain.progress import Observer, Progress
+from retrain.references import adapter_folder
+from retrain.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything a run computes with. ``examples`` are the held-out chunks of ``sample`` as the model sees them, in the
+    sample's order; ``selecting`` are the val chunks that may choose a checkpoint, None when none may."""
+
+    request: RunRequest
+    compute: Compute
+    model: Any
+    pad: int
+    context: int
+    batches: Sequence[Batch]
+    sample: Mapping[str, HeldOut]
+    examples: Sequence[Example]
+    selecting: frozenset[str] | None
+
+    def of_split(self, split: Split) -> list[Example]:
+        return [example for example in self.examples if self.sample[example.chunk_id].split is split]
+
+    def score(
+        self, examples: Sequence[Example], adapter_id: str, checkpoint: str, progress: Observer | None = None
+    ) -> list[Loss]:
+        """Losses of the model as it stands, under the names given."""
+        run_id, total = self.request.run_id, len(examples)
+
+        def report(done: int) -> None:
+            if progress is not None and (done % 20 == 0 or done == total):
+                progress(Progress(run_id, "evaluate", done, total, f"{adapter_id} {checkpoint}".rstrip()))
+
+        return score(
+            self.model,
+            examples,
+            {chunk_id: chunk.split.value for chunk_id, chunk in self.sample.items()},
+            adapter_id=adapter_id,
+            checkpoint=checkpoint,
+            pad=self.pad,
+            compute=self.compute,
+            batch_tokens=self.request.settings.eval.batch_tokens,
+            on_chunk=report,
+        )
+
+
+def open_study(
+    home: Home, request: RunRequest, prepared: Prepared, exclusions: Exclusions, base: Path, compute: Compute
+) -> Study:
+    """Loads the base and the adapter to train (the parent's, or a fresh one), and tokenises what the run needs."""
+    settings = request.settings
+    tokenizer = load_tokenizer(base)
+    network = load_base(base, compute, quantize=settings.model.quantize)
+    context = context_of(network.config, settings.model)
+    every = held_out_chunks(home, request, exclusions)
+    sample = frozen_sample(every, request.new_windows, settings.eval.max_chunks)
+    by_id = {
+        example.chunk_id: example
+        for example in encode(
+            tokenizer, sources(home, request, {chunk.chunk_id: chunk.new_from for chunk in sample}), context
+        )
+    }
+    threads = selecting_threads((chunk.thread_id for chunk in every if chunk.split is Split.VAL), settings.min_threads)
+    selecting = None
+    if threads is not None:
+        selecting = frozenset(chunk.chunk_id for chunk in sample if chunk.split is Split.VAL and chunk.thread_id in threads)
+    return Study(
+        request=request,
+        compute=compute,
+        model=_to_train(home, request, network, compute),
+        pad=_padding(tokenizer),
+        context=context,
+        batches=_batches(home, request, prepared, tokenizer, context),
+        sample={chunk.chunk_id: chunk for chunk in sample},
+        examples=[by_id[chunk.chunk_id] for chunk in sample],
+        selecting=selecting,
+    )
+
+
+def train(study: Study, folder: Path, progress: Observer) -> None:
+    """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder."""
+    settings = study.request.settings.train
+    place = private_dir(folder / CHECKPOINTS)
+    val = study.of_split(Split.VAL)
+    checkpointing = Checkpointing(
+        folder=place,
+        every=settings.checkpoint_every,
+        keep=settings.keep_checkpoints,
+        base_id=study.request.base.base_id,
+        score=lambda name: study.score(val, study.request.adapter_id, name, progress),
+        selecting=study.selecting,
+        patience=settings.patience,
+        min_delta=settings.min_delta,
+    )
+    recipe = Recipe(
+        lr=settings.lr,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        accumulation=settings.accumulation,
+        optimizer=optimizer_name(settings.optimizer, study.compute),
+        beta2=0.999,
+        seed=_seed(study.request),
+    )
+    done = checkpoints.newest_whole(place)
+    with MetricsFile(folder / METRICS, done.step if done else 0) as metrics:
+
+        def on_step(record: StepRecord) -> None:
+            metrics.add(record)
+            text = f"epoch {record.epoch + 1}, {record.tokens} tokens"
+            progress(Progress(study.request.run_id, "train", record.step, record.steps, text, record.loss))
+
+        fit(
+            study.model,
+            study.batches,
+            recipe,
+            compute=study.compute,
+            pad=study.pad,
+            folder=folder,
+            on_step=on_step,
+            checkpointing=checkpointing,
+        )
+
+
+def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -> Any:
+    settings = request.settings
+    checkpointing = settings.train.gradient_checkpointing
+    checkpointing = compute.on_gpu if checkpointing is None else checkpointing
+    quantize = settings.model.quantize
+    if request.parent is not None:
+        folder = adapter_folder(home, request.parent)
+        return continued_adapter(network, folder, settings.train, quantize=quantize, checkpointing=checkpointing)
+    builtin = request.base.kind == "builtin"
+    return fresh_adapter(
+        network, settings.train, builtin=builtin, quantize=quantize, checkpointing=checkpointing, seed=_seed(request)
+    )
+
+
+def _batches(home: Home, request: RunRequest, prepared: Prepared, tokenizer: Any, context: int) -> list[Batch]:
+    wanted = set(prepared.schedule.table["chunk_id"].to_pylist())
+    starts: dict[str, int] = {}
+    for shard in request.shards:
+        meta = read_meta(home.root / shard.path, shard.sha256, columns=("chunk_id", "new_from"))
+        rows = zip(meta["chunk_id"].to_pylist(), meta["new_from"].to_pylist(), strict=True)
+        starts.update((chunk_id, new_from) for chunk_id, new_from in rows if chunk_id in wanted)
+    examples = {example.chunk_id: example for example in encode(tokenizer, sources(home, request, starts), context)}
+    batches = batches_of(((batch.epoch, batch.chunk_ids) for batch in prepared.schedule.batches()), examples)
+    if not any(batch.n_labels for batch in batches):
+        raise RunError("the chunks to train on hold no text that could be predicted", hint="wait for the next window")
+    return batches
+
+
+def _padding(tokenizer: Any) -> int:
+    """Any token will do: padding is never predicted, and never looked at."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _seed(request: RunRequest) -> int:
+    """Another for each run, and the same whenever the run is repeated."""
+    return int(request.run_id[:8], 16)

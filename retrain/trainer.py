@@ -1,0 +1,273 @@
+"""The one training loop: ``transformers.Trainer`` over batches that are fixed beforehand.
+
+The loss of an optimizer step is the sum of the nats of all tokens that count, divided by their number, however many
+batches the step takes and however they are padded. A batch goes through the model in groups of like length: on a CPU
+padding costs as much as text, and a group of this size is as fast per token as a larger one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from pipeline.errors import RunError
+from pipeline.runfiles import Loss, read_losses, write_losses
+from retrain import checkpoints
+from retrain.adapters import save_adapter
+from retrain.batches import Batch, collate, groups_of_like_length
+from retrain.model import Compute
+from retrain.nll import token_nll
+from retrain.select import Scored, best_step, mean_loss, should_stop
+
+CPU_GROUP_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How weights move: peak learning rate, warm-up as a share of the steps, then a cosine to zero."""
+
+    lr: float
+    warmup: float
+    weight_decay: float
+    clip: float
+    accumulation: int
+    optimizer: str
+    beta2: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step: ``loss`` in nats per token, ``tokens`` through the model so far, ``seconds`` since the start."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    lr: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """When and where checkpoints are kept, how each is scored on val, and when training stops early.
+
+    ``score`` gives the losses on val of the model as it stands, under a checkpoint's name. ``selecting`` are the chunks
+    that may choose; None, and nothing stops early.
+    """
+
+    folder: Path
+    every: int
+    keep: int
+    base_id: str
+    score: Callable[[str], list[Loss]]
+    selecting: frozenset[str] | None
+    patience: int
+    min_delta: float
+
+    def history(self) -> list[Scored]:
+        """The loss of every checkpoint so far on the chunks that may choose."""
+        if self.selecting is None:
+            return []
+        scored = []
+        for checkpoint in checkpoints.find(self.folder):
+            loss = mean_loss(read_losses(checkpoint.folder / checkpoints.LOSSES), self.selecting)
+            if loss is not None:
+                scored.append(Scored(checkpoint.step, loss))
+        return scored
+
+    def stops(self) -> bool:
+        return should_stop(self.history(), self.patience, self.min_delta)
+
+
+def optimizer_name(asked: str, compute: Compute) -> str:
+    """What ``train.optimizer: auto`` means here."""
+    if asked != "auto":
+        return asked
+    return "paged_adamw_8bit" if compute.on_gpu else "adamw_torch"
+
+
+def fit(
+    model: Any,
+    batches: Sequence[Batch],
+    recipe: Recipe,
+    *,
+    compute: Compute,
+    pad: int,
+    folder: Path,
+    on_step: Callable[[StepRecord], None],
+    checkpointing: Checkpointing | None = None,
+) -> None:
+    """Trains ``model`` in place on ``batches``, in their order, going on from the newest whole checkpoint if there is one.
+
+    Raises ``RunError`` naming the chunks of the batch when a loss is not a number.
+    """
+    steps = math.ceil(len(batches) / recipe.accumulation)
+    resume = None
+    if checkpointing is not None:
+        resume = checkpoints.newest_whole(checkpointing.folder)
+        if resume is not None and (resume.step >= steps or checkpointing.stops()):
+            return
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        gradient_accumulation_steps=recipe.accumulation,
+        learning_rate=recipe.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, round(recipe.warmup * steps)) if recipe.warmup else 0,
+        weight_decay=recipe.weight_decay,
+        adam_beta2=recipe.beta2,
+        max_grad_norm=recipe.clip,
+        optim=recipe.optimizer,
+        seed=recipe.seed,
+        use_cpu=not compute.on_gpu,
+        save_strategy="no" if checkpointing is None else "steps",
+        save_steps=500 if checkpointing is None else checkpointing.every,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = ScheduleTrainer(
+        model, arguments, batches, compute=compute, pad=pad, on_step=on_step, checkpointing=checkpointing
+    )
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
+
+
+class ScheduleTrainer(Trainer):  # type: ignore[misc]
+    """Takes batches as they come, one epoch in all; epochs are the schedule's affair."""
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        batches: Sequence[Batch],
+        *,
+        compute: Compute,
+        pad: int,
+        on_step: Callable[[StepRecord], None],
+        checkpointing: Checkpointing | None,
+    ) -> None:
+        self._batches = batches
+        self._compute = compute
+        self._pad = pad
+        self._checkpointing = checkpointing
+        self._meter = StepMeter(batches, arguments, on_step)
+        super().__init__(model=model, args=arguments, train_dataset=batches, callbacks=[self._meter])
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> Any:
+        order: Any = InOrder(len(self._batches))
+        batches: Any = self._batches
+        return self.accelerator.prepare(DataLoader(batches, batch_sampler=order, collate_fn=_only))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Batch]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Batch]], int]:
+        """The batches of one optimizer step and the number of tokens that count in them."""
+        samples = list(islice(epoch_iterator, num_batches))
+        return samples, max(1, sum(sample["batch"].n_labels for sample in samples))
+
+    def training_step(self, model: Any, inputs: dict[str, Batch], num_items_in_batch: int | None = None) -> torch.Tensor:
+        """Adds a batch's gradients; returns its share of the optimizer step's loss."""
+        if num_items_in_batch is None:
+            raise ValueError("the number of tokens in the optimizer step is needed")
+        batch = inputs["batch"]
+        model.train()
+        longest = max((len(example.ids) for example in batch.examples), default=0)
+        most = longest * len(batch.examples) if self._compute.on_gpu else CPU_GROUP_TOKENS
+        total = torch.zeros((), device=self.args.device)
+        for examples in groups_of_like_length(batch.examples, most):
+            group = collate(examples, self._pad, self._compute.device)
+            loss = token_nll(model, group, self._compute).sum() / num_items_in_batch
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        value = float(total)
+        if not math.isfinite(value):
+            names = ", ".join(example.chunk_id for example in batch.examples)
+            raise RunError(
+                f"the loss is {value} at step {self.state.global_step + 1}, on chunks {names}",
+                hint="lower train.lr, or exclude the chunk that causes it",
+            )
+        self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: tokens and seconds are."""
+        return 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        plan = self._checkpointing
+        if plan is None:
+            return
+        step = self.state.global_step
+        written = checkpoints.partial(plan.folder)
+        save_adapter(self.model, written, base_id=plan.base_id)
+        self._save_optimizer_and_scheduler(str(written))
+        self._save_rng_state(str(written))
+        write_losses(written / checkpoints.LOSSES, plan.score(checkpoints.name_of(step)))
+        self.state.save_to_json(str(written / checkpoints.STATE))
+        checkpoints.complete(written, plan.folder, step)
+        history = plan.history()
+        checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
+        if should_stop(history, plan.patience, plan.min_delta):
+            self.control.should_training_stop = True
+
+
+class StepMeter(TrainerCallback):  # type: ignore[misc]
+    """Adds up what the batches of an optimizer step report, and passes it on when the step is made."""
+
+    def __init__(
+        self, batches: Sequence[Batch], arguments: TrainingArguments, on_step: Callable[[StepRecord], None]
+    ) -> None:
+        self._batches = batches
+        self._accumulation = int(arguments.gradient_accumulation_steps)
+        self._on_step = on_step
+        self._started = time.monotonic()
+        self._loss = 0.0
+        self._lr = 0.0
+        self._epoch = 0
+
+    def add(self, batch: Batch, loss: float, lr: float) -> None:
+        self._loss += loss
+        self._lr, self._epoch = lr, batch.epoch
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        done = self._batches[: state.global_step * self._accumulation]
+        tokens = sum(len(example.ids) for batch in done for example in batch.examples)
+        seconds = time.monotonic() - self._started
+        self._on_step(StepRecord(state.global_step, state.max_steps, self._epoch, self._loss, self._lr, tokens, seconds))
+        self._loss = 0.0
+
+
+class InOrder:
+    """A batch sampler that names one batch at a time, in order."""
+
+    batch_size = None
+    drop_last = False
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([place] for place in range(self._count))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _only(batches: Sequence[Batch]) -> dict[str, Batch]:
+    (batch,) = batches
+    return {"batch": batch}

@@ -1,0 +1,99 @@
+"""A warm training process: imports torch once, carries out one run after another, and dies with its parent.
+
+One job per line on standard input, ``{"run_id": ...}``; on standard output one JSON object per line: progress
+(``run_id``, ``step``, ``done``, ``total``, ``text``, ``loss``), then ``{"run_id", "ok": true, "seconds"}`` or
+``{"run_id", "ok": false, "error", "hint"}``. All else goes to standard error. A failed job does not end the process; the
+end of standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import MailtideError, RunError
+from pipeline.home import Home
+from retrain.offline import keep_offline
+from retrain.progress import Progress
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serves jobs until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m retrain.worker", description="carries out retraining runs")
+    parser.add_argument("--home", type=Path, required=True)
+    home = Home(parser.parse_args(arguments).home.resolve())
+    parent = os.getppid()
+    die_with_parent()
+    if os.getppid() != parent:
+        return 1
+    answers = own_stdout()
+    keep_offline()
+    from retrain.run import execute
+
+    def job(run_id: str, observe: Callable[[Progress], None]) -> None:
+        execute(home, run_id, observe)
+
+    serve(sys.stdin, answers, job)
+    return 0
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when the one that started it is gone; elsewhere the end of stdin has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def own_stdout() -> TextIO:
+    """Standard output for answers alone: what libraries print, in Python or in C, goes to standard error from here on."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(jobs: TextIO, answers: TextIO, job: Callable[[str, Callable[[Progress], None]], None]) -> None:
+    """Answers every line of ``jobs``."""
+
+    def say(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    for line in jobs:
+        if not line.strip():
+            continue
+        run_id = ""
+        started = time.monotonic()
+        try:
+            run_id = _run_id(line)
+            job(run_id, lambda progress: say(asdict(progress)))
+        except MailtideError as error:
+            say({"run_id": run_id, "ok": False, "error": error.message, "hint": error.hint})
+        except Exception as error:  # whatever a run dies of, the next one has a right to be tried
+            traceback.print_exc()
+            said = str(error).strip().splitlines() or ["no message"]
+            hint = "see the log of the training process"
+            say({"run_id": run_id, "ok": False, "error": f"{type(error).__name__}: {said[0]}", "hint": hint})
+        else:
+            say({"run_id": run_id, "ok": True, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _run_id(line: str) -> str:
+    try:
+        return str(json.loads(line)["run_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError("a job is a line of JSON with a run_id", hint="ask through `mailtide retrain`") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
