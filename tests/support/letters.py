@@ -89,7 +89,9 @@ class Shelf:
     _all: Known = field(default_factory=Known)
 
     def take(self, mails: Iterable[ParsedMail], batch: int = 1_000_000) -> list[Placement]:
-        views = [incoming(mail, PEOPLE, self.owner, self.lists) for mail in mails]
+        return self.take_views([incoming(mail, PEOPLE, self.owner, self.lists) for mail in mails], batch)
+
+    def take_views(self, views: Sequence[Incoming], batch: int = 1_000_000) -> list[Placement]:
         placements = []
         for start in range(0, len(views), batch):
             part = views[start : start + batch]
