@@ -88,10 +88,11 @@ def fsync_dir(path: Path) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary file name beside ``path``; what was written there becomes ``path``, 0600 and durable, on exit.
 
-    An exception leaves ``path`` as it was and removes the temporary file.
+    An exception leaves ``path`` as it was and removes the temporary file. What a kill leaves is replaced by the next
+    attempt, as the name is the same: a file of a home has one writer at a time.
     """
     private_dir(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         temporary.chmod(0o600)

@@ -1,0 +1,108 @@
+"""Importing an archive: once whatever happens, in order, split-pure, and nothing lost or half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.home import Home
+from streams.demo.mailbox import write_mailbox
+from tests.support.dump import rows_of, shards_of
+from tests.support.kills import run_killed
+
+MAILS = 1_200
+PEOPLE_KEY = "5a" * 32
+SETTINGS = ("window.bootstrap=200", "window.count=40", "window.age=null", "chunk.max_tokens=512")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "demo.mbox"
+    write_mailbox(path, seed=3, messages=MAILS)
+    return path
+
+
+def mailtide(home: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "streams.cli", "--home", str(home), *arguments]
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(mailtide(home, *arguments), capture_output=True, text=True, timeout=120, check=False)
+
+
+def make(home: Path, *settings: str) -> Path:
+    key = home.parent / "people.key"
+    key.write_text(PEOPLE_KEY)
+    options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    made = run(home, "init", "--people-key", str(key), *options)
+    assert made.returncode == 0, made.stderr
+    return home
+
+
+def summary(home: Path, archive: Path) -> dict[str, Any]:
+    done = run(home, "import", str(archive), "--clock", "header", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = make(tmp_path_factory.mktemp("undisturbed") / "home")
+    told = summary(home, archive)
+    assert told["new"] + told["duplicates"] == told["read"] > MAILS
+    assert len(told["windows_closed"]) == 1 + (told["new"] - 200) // 40
+    return Home(home)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_leave_the_same_rows_and_shards(archive: Path, undisturbed: Home, tmp_path: Path, seed: int) -> None:
+    home = make(tmp_path / "home")
+    lives = run_killed(
+        mailtide(home, "import", str(archive), "--clock", "header"), kills=5, seed=seed, delay=(0.3, 1.6), limit=120
+    )
+    assert lives.kills > 0
+    assert rows_of(Home(home)) == rows_of(undisturbed)
+    assert shards_of(Home(home)) == shards_of(undisturbed)
+
+
+def test_importing_again_changes_nothing(archive: Path, undisturbed: Home) -> None:
+    before = rows_of(undisturbed)
+    again = summary(undisturbed.root, archive)
+    assert (again["read"], again["new"], again["windows_closed"]) == (0, 0, [])
+    assert rows_of(undisturbed) == before
+
+
+def test_the_same_mail_from_another_file_is_all_duplicates(archive: Path, tmp_path: Path) -> None:
+    home = make(tmp_path / "home")
+    first = summary(home, archive)
+    before = rows_of(Home(home))
+    copy = tmp_path / "copy.mbox"
+    copy.write_bytes(archive.read_bytes())
+    again = summary(home, copy)
+    assert (again["read"], again["new"], again["duplicates"]) == (first["read"], 0, first["read"])
+    after = rows_of(Home(home))
+    del before["store.feed_rows"], after["store.feed_rows"]
+    assert after == before
+
+
+def test_another_seed_gives_other_splits(archive: Path, undisturbed: Home, tmp_path: Path) -> None:
+    home = make(tmp_path / "home", "seed=1")
+    summary(home, archive)
+    one, other = ({row[1]: row[2] for row in rows_of(at)["store.thread_rows"]} for at in (undisturbed, Home(home)))
+    # What is quarantined depends on the splits, so a few threads exist in one home only.
+    both = one.keys() & other.keys()
+    assert len(both) > 0.9 * len(one)
+    assert sum(one[thread] != other[thread] for thread in both) > 0.1 * len(both)
+
+
+def test_files_are_private(undisturbed: Home) -> None:
+    modes = {path: path.stat().st_mode & 0o777 for path in undisturbed.root.rglob("*")}
+    assert len(modes) > 50
+    assert {path.name for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == set()
