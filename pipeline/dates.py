@@ -21,8 +21,12 @@ _ZONES = {
 
 _CLOCK = r"(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?(?:[.,]\d{1,9})?\s{0,3}([AaPp]\.?[Mm]\b)?"
 _ZONE = r"(?:\s{0,9}\(?(?:(?:GMT|UTC|UT)?\s?([+-]\s?\d{1,2}:?\d{2})|([A-Za-z]{1,5})))?"
-_USUAL = re.compile(rf"[^\d]{{0,40}}(\d{{1,2}})[\s,/-]{{1,9}}([A-Za-z]{{3}})[A-Za-z]{{0,6}}\.?[\s,/-]{{1,9}}(\d{{2,4}})[\s,:]{{1,9}}{_CLOCK}{_ZONE}")
-_ASCTIME = re.compile(rf"\s{{0,9}}(?:[A-Za-z]{{3,9}},?\s{{1,9}})?([A-Za-z]{{3}})[a-z]{{0,6}}\.?\s{{1,9}}(\d{{1,2}}),?\s{{1,9}}(?:(\d{{4}}),?\s{{1,9}})?{_CLOCK}{_ZONE}(?:\s{{1,9}}(\d{{4}}))?")
+_USUAL = re.compile(
+    rf"[^\d]{{0,40}}(\d{{1,2}})[\s,/-]{{1,9}}([A-Za-z]{{3}})[A-Za-z]{{0,6}}\.?[\s,/-]{{1,9}}(\d{{2,4}})[\s,:]{{1,9}}{_CLOCK}{_ZONE}"
+)
+_ASCTIME = re.compile(
+    rf"\s{{0,9}}(?:[A-Za-z]{{3,9}},?\s{{1,9}})?([A-Za-z]{{3}})[a-z]{{0,6}}\.?\s{{1,9}}(\d{{1,2}}),?\s{{1,9}}(?:(\d{{4}}),?\s{{1,9}})?{_CLOCK}{_ZONE}(?:\s{{1,9}}(\d{{4}}))?"
+)
 _ISO = re.compile(rf"\s{{0,9}}(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})[T\s]{{1,3}}{_CLOCK}{_ZONE}")
 _AFTER = re.compile(r"\s{0,9}([+-]\d{4})")
 _EARLIEST = datetime(1970, 1, 1)
@@ -54,7 +58,15 @@ def parse_date(value: str) -> datetime | None:
 
 
 def _moment(
-    year: str | None, month: int | None, day: str, hour: str, minute: str, second: str | None, half: str | None, offset: str | None, name: str | None
+    year: str | None,
+    month: int | None,
+    day: str,
+    hour: str,
+    minute: str,
+    second: str | None,
+    half: str | None,
+    offset: str | None,
+    name: str | None,
 ) -> datetime | None:
     if year is None or month is None:
         return None

@@ -179,7 +179,9 @@ def _parameters(value: str) -> dict[str, str]:
                 plain[name] = plain.get(name) or text
             continue
         number = rest.rstrip("*")
-        pieces.setdefault(stem, []).append((int(number) if number.isdecimal() and len(number) < 4 else 0, name.endswith("*"), text))
+        pieces.setdefault(stem, []).append(
+            (int(number) if number.isdecimal() and len(number) < 4 else 0, name.endswith("*"), text)
+        )
     for stem, parts in pieces.items():
         parts.sort(key=lambda part: part[0])
         charset = ""

@@ -4,7 +4,7 @@ What is damaged or beyond a limit is read as far as it goes, and recorded as a d
 
 ======================  ==============================================================================================
 ``no-headers``          nothing that reads as a header; all bytes are the body
-``header-limit``        a header above 256 KB, 2,000 fields or 1,000 addresses, or an id above 998 characters; the rest is left out
+``header-limit``        a header above 256 KB, more than 2,000 fields or 1,000 addresses; the rest is left out
 ``no-message-id``       no Message-ID, or an empty one
 ``references-limit``    more than 200 references; the oldest and the newest are kept
 ``date``                no Date that can be read, or one outside 1970 to 2100
@@ -28,7 +28,7 @@ from typing import Any
 from pipeline.addresses import MAX_ADDRESSES, addresses
 from pipeline.charsets import decode
 from pipeline.dates import parse_date
-from pipeline.domain import Address, Attachment, ParsedMail
+from pipeline.domain import Attachment, ParsedMail
 from pipeline.flowed import unflow
 from pipeline.headers import (
     MAX_FIELDS,

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pipeline.headers import list_name
 
 _MAILTO = re.compile(r"mailto:([^>?\s]{1,320})", re.I)
-_LIST_SENDER = re.compile(r"(?:\b|[<\"])owner-[\w.+-]{1,64}@|[-+](?:owner|bounces?|request|admin|errors)(?:[+=][^@\s]{0,100})?@", re.I)
+_LIST_SENDER = re.compile(
+    r"(?:\b|[<\"])owner-[\w.+-]{1,64}@|[-+](?:owner|bounces?|request|admin|errors)(?:[+=][^@\s]{0,100})?@", re.I
+)
 
 
 def list_of(fields: Mapping[str, str]) -> str | None:
@@ -52,4 +54,8 @@ def is_auto(fields: Mapping[str, str], kind: str, author: str) -> bool:
         return True
     if "x-autoreply" in fields or "x-autorespond" in fields or fields.get("precedence", "").strip().lower() == "auto_reply":
         return True
-    return kind == "multipart/report" or fields.get("return-path") == "<>" or author.startswith(("mailer-daemon@", "postmaster@"))
+    return (
+        kind == "multipart/report"
+        or fields.get("return-path") == "<>"
+        or author.startswith(("mailer-daemon@", "postmaster@"))
+    )

@@ -187,7 +187,12 @@ def text_parts(root: Part) -> tuple[list[Part], list[Part]]:
 
 
 def _sort_parts(
-    parts: list[Part], multipart: str, in_alternative: bool, text: list[Part] | None, html: list[Part] | None, attachments: list[Part]
+    parts: list[Part],
+    multipart: str,
+    in_alternative: bool,
+    text: list[Part] | None,
+    html: list[Part] | None,
+    attachments: list[Part],
 ) -> None:
     """That section's algorithm; a list that is None is not filled, as the other one alone is meant."""
     text_before = len(text) if text is not None else -1

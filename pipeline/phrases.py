@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import re
 
-_VERB = (
-    r"wrote|writes|write|said|says|schrieb|schreibt|geschrieben|a\s+[eé]crit|[eé]crivait|[eé]crit|escribi[oó]|escribe"
-    r"|escreveu|ha\s+scritto|scrive|scrisse|schreef|heeft\s+geschreven|skrev|skrifaði|kirjoitti|napisał\(?a?\)?|pisze"
-    r"|napsal\(?a?\)?|napísal\(?a?\)?|написал\(?а?\)?|пишет|писал\(?а?\)?|пише|írta|yazdı|şunu\s+yazdı|έγραψε|a\s+scris"
-    r"|viết|寫道|写道|写到|書いた|のメール|さんは書きました|작성|כתב|كتب"
-)
-_OPENER = (
-    r"on|am|le|el|il|em|op|den|de|pada|dne|dňa|v|w\s+dniu|dnia|at|in|quoting|vào|ma|der|om|mon|tue|wed|thu|fri|sat|sun"
-    r"|from|понедельник|вторник|среда|четверг|пятница|суббота|воскресенье|\d{1,4}[-./年\s]"
-)
-VERB = re.compile(rf"(?<!\w)(?:{_VERB})(?!\w)", re.I)
-OPENING = re.compile(rf"\W{{0,3}}(?:{_OPENER})(?!\w)|\W{{0,3}}\d", re.I)
+WROTE = frozenset(
+    {
+        "wrote", "writes", "write", "said", "says", "schrieb", "schreibt", "geschrieben", "écrit", "ecrit", "écrivait",
+        "escribió", "escribio", "escribe", "escreveu", "scritto", "scrive", "scrisse", "schreef", "skrev", "skrifaði",
+        "kirjoitti", "napisał", "napisała", "napisał(a)", "pisze", "napsal", "napsala", "napsal(a)", "napísal",
+        "написал", "написала", "написал(а)", "пишет", "писал", "писала", "пише", "írta", "yazdı", "έγραψε", "scris",
+        "viết", "작성", "כתב", "كتب",
+    }
+)  # fmt: skip
+"""Verbs of attribution lines, as words in lower case."""
+
+WROTE_ENDINGS = ("寫道", "写道", "写到", "書いた", "のメール", "さんは書きました", "님이 작성")
+"""The same where words are not set apart, at the end of the line."""
+
+OPENERS = frozenset(
+    {
+        "on", "am", "le", "el", "il", "em", "op", "den", "de", "pada", "dne", "dňa", "v", "w", "dnia", "at", "in",
+        "quoting", "vào", "ma", "der", "om", "from", "mon", "tue", "wed", "thu", "fri", "sat", "sun", "mo", "di", "mi",
+        "do", "fr", "sa", "so", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "lun",
+        "mar", "mer", "jeu", "ven", "sam", "dim", "понедельник", "вторник", "среда", "четверг", "пятница", "суббота",
+        "воскресенье",
+    }
+)  # fmt: skip
+"""Words that attribution lines begin with when they do not begin with a date in figures."""
+
 DATED = re.compile(r"\d{1,2}[:.h]\d{2}|(?<!\d)(?:19|20)\d{2}(?!\d)|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}")
-ADDRESS = re.compile(r"[^\s<>@]{1,64}@[^\s<>@]{1,255}|<[^<>\n]{1,255}>?$")
-VERB_AT_END = re.compile(rf"(?<!\w)(?:{_VERB})$", re.I)
-BARE_VERB = re.compile(rf"(?:[^\n]{{0,80}}<[^<>\n]{{1,255}}>,?\s*)?(?:{_VERB})\s?:?$", re.I)
 
 FIELDS = (
     r"From|Sent|To|Cc|CC|Bcc|Subject|Date|Reply-To|Importance|Attachments|Newsgroups|Sent by|Organization"
@@ -35,11 +45,13 @@ FIELDS = (
 )
 FIELD_LINE = re.compile(rf"[ \t:]{{0,4}}\*{{0,2}}(?:{FIELDS})\*{{0,2}}\s?[:：]")
 FIRST_FIELD = re.compile(
-    r"[ \t:]{0,4}\*{0,2}(?:From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
+    r"[ \t:]{0,4}\*{0,2}(?:From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó"
+    r"|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
 )
 ORIGINAL = re.compile(
     r"-{2,}\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
-    r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré|Mensaje original"
+    r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré"
+    r"|Mensaje original"
     r"|Mensaje reenviado|Mensagem original|Mensagem encaminhada|Messaggio originale|Messaggio inoltrato"
     r"|Oorspronkelijk bericht|Originalnachricht|Ursprungligt meddelande|Opprinnelig melding|Oprindelig meddelelse"
     r"|Alkuperäinen viesti|Oryginalna wiadomość|Wiadomość oryginalna|Původní zpráva|Исходное сообщение"
@@ -51,20 +63,21 @@ APPLE_FORWARD = re.compile(
     r"|Inicio del mensaje reenviado|Inizio messaggio inoltrato|Begin doorgestuurd bericht)\s?:\s*$",
     re.I,
 )
-FOOTER = re.compile(
-    r"mailing list\s*(?:[-\w.+]+@|https?:|$)|unsubscribe|listinfo|you received this message because|yahoo! groups|majordomo@",
-    re.I,
-)
+FOOTER_WORDS = ("unsubscribe", "listinfo", "majordomo@", "you received this message because", "yahoo! groups")
+"""What a list server's footer says, in lower case."""
+
+ASIDE_STARTS = ("Sent from", "Sent via", "Von meinem", "Envoy", "Enviado d", "Inviato da", "Verstuurd", "Get Outlook")
 ASIDE = re.compile(
-    r"\s*(?:\[\[?(?:alternative HTML version deleted|HTML deleted)\]?\]"
-    r"|(?:Sent|Diese Nachricht wurde) (?:from|via|von) (?:my|meinem) [\w .-]{2,40}"
-    r"|Von meinem [\w .-]{2,30} gesendet|Envoy[ée] de mon [\w .-]{2,30}|Enviado desde mi [\w .-]{2,30}"
-    r"|Enviado do meu [\w .-]{2,30}|Inviato da(?:l mio)? [\w .-]{2,30}|Verstuurd vanaf mijn [\w .-]{2,30}"
-    r"|Get Outlook for (?:iOS|Android)(?:<[^>\s]{0,80}>)?)\s*$",
+    r"\s*(?:Sent (?:from|via) (?:my|the) [\w .'-]{2,40}|Von meinem [\w .-]{2,30} gesendet"
+    r"|Envoy[ée] de(?:puis)? mon [\w .-]{2,30}"
+    r"|Enviado desde mi [\w .-]{2,30}|Enviado do meu [\w .-]{2,30}|Inviato da(?:l mio)? [\w .-]{2,30}"
+    r"|Verstuurd vanaf mijn [\w .-]{2,30}|Get Outlook for (?:iOS|Android)(?:<[^>\s]{0,80}>)?)\.?\s*$",
     re.I,
 )
+STRIPPED = re.compile(r"\s*\[\[?(?:alternative HTML version deleted|HTML deleted)\]?\]\s*$", re.I)
 CLOSING = re.compile(
-    r"\W{0,3}(?:(?:best|kind|warm|with|many|my)?\s?(?:regards|thanks|wishes|greetings)|thank you|thx|cheers|sincerely|yours|best"
+    r"\W{0,3}(?:(?:best|kind|warm|with|many|my)?\s?(?:regards|thanks|wishes|greetings)|thank you|thx|cheers|sincerely"
+    r"|yours|best"
     r"|mfg|mit freundlichen|viele gr|beste gr|lg|gru[ßs]|cordialement|bien à|salutations|merci|saludos|un saludo|gracias"
     r"|atenciosamente|abraços|obrigad|distinti saluti|cordiali saluti|grazie|met vriendelijke|groet|mvh|med v[äe]nlig"
     r"|hälsningar|hilsen|terveisin|pozdr|z poważaniem|s pozdravem|с уважением)\b",

@@ -10,20 +10,19 @@ from __future__ import annotations
 import re
 
 from pipeline.phrases import (
-    ADDRESS,
     APPLE_FORWARD,
     ASIDE,
-    BARE_VERB,
+    ASIDE_STARTS,
     CLOSING,
     DATED,
     FIELD_LINE,
-    FIELDS,
     FIRST_FIELD,
-    FOOTER,
-    OPENING,
+    FOOTER_WORDS,
+    OPENERS,
     ORIGINAL,
-    VERB,
-    VERB_AT_END,
+    STRIPPED,
+    WROTE,
+    WROTE_ENDINGS,
 )
 
 _MAX_SIGNATURE = 30
@@ -31,13 +30,14 @@ _MAX_FOOTER = 15
 _MAX_BLOCK = 40
 _MAX_LINE = 400
 
+_TELLING = frozenset(">_=*~[:")
+_COLONS = (":", "：")
 _ODD_MARK = re.compile(r"[ \t]?([|:}#%!]|[A-Za-z]{1,5}>)(?:[ \t]|$)")
 _RULE = re.compile(r"[-_=*~]{10,}\s*$")
 _PGP = re.compile(r"-----BEGIN PGP (SIGNATURE|SIGNED MESSAGE|PUBLIC KEY BLOCK)-----")
 _SCRUBBED = re.compile(r"-{10,} next part -{10,}")
-_MANY_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
 _CONTACT = re.compile(r"@|://|www\.|\d{3}[\s.)/-]?\d{2}|\+\d")
-_TELLING = frozenset(">-_[*=~:") | {field[0] for field in FIELDS.split("|")} | set("SBVGI")
+_MANY_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def own_words(text: str, *, answers: bool = False) -> str:
@@ -48,11 +48,16 @@ def own_words(text: str, *, answers: bool = False) -> str:
     evidence only those lines are: what follows may be all that the mail has to say.
     """
     lines = text.split("\n")
-    page = _Page(lines, [line.lstrip()[:1] for line in lines], answers)
-    index = 0
-    for index, mark in enumerate(page.marks):
-        if index >= page.next and (mark in _TELLING or lines[index][-1:] in (":", "：")):
-            page.next = page.read(index)
+    if "\n >" in text or "\n\t>" in text or text.startswith(" "):
+        marks = [line.lstrip()[:1] for line in lines]
+    else:
+        marks = [line[:1] for line in lines]
+    page = _Page(lines, marks, answers)
+    following = 0
+    for index, mark in enumerate(marks):
+        if (mark in _TELLING or (mark >= "-" and (":" if mark >= "0" else "--") in lines[index])) and index >= following:
+            following = page.read(index)
+    page.aside_above(len(lines))
     if not page.taken:
         return text
     kept = "\n".join([line for line, drop in zip(lines, page.drop, strict=True) if not drop])
@@ -60,7 +65,7 @@ def own_words(text: str, *, answers: bool = False) -> str:
 
 
 class _Page:
-    """The lines of a text, the first character of each, which of them are taken out, and where reading goes on."""
+    """The lines of a text, the first character of each, and which of them are taken out."""
 
     def __init__(self, lines: list[str], marks: list[str], answers: bool) -> None:
         self.lines = lines
@@ -68,7 +73,6 @@ class _Page:
         self.answers = answers
         self.drop = [False] * len(lines)
         self.taken = False
-        self.next = 0
 
     def take(self, start: int, end: int) -> int:
         """Takes out the lines from ``start`` up to ``end``, where reading goes on."""
@@ -76,11 +80,28 @@ class _Page:
         self.taken = True
         return end
 
+    def blank(self, index: int) -> bool:
+        return not self.marks[index] or not self.lines[index].strip()
+
     def filled(self, index: int) -> int:
         """The first line from ``index`` on that is not blank, or the number of lines."""
-        while index < len(self.lines) and not self.marks[index]:
+        while index < len(self.lines) and self.blank(index):
             index += 1
         return index
+
+    def paragraph_end(self, index: int) -> int:
+        """The first line from ``index`` on that is blank, or the number of lines."""
+        while index < len(self.lines) and not self.blank(index):
+            index += 1
+        return index
+
+    def aside_above(self, index: int) -> None:
+        """Takes out the line that a telephone adds below a text, if the last line above ``index`` is one."""
+        index -= 1
+        while index > 0 and (self.drop[index] or self.blank(index)):
+            index -= 1
+        if self.lines[index].startswith(ASIDE_STARTS) and ASIDE.match(self.lines[index][:_MAX_LINE]):
+            self.take(index, index + 1)
 
     def read(self, index: int) -> int:
         """Judges the line at ``index`` and what belongs to it; the index to go on from."""
@@ -91,14 +112,16 @@ class _Page:
             return self.dashes(index, line)
         if mark in "_=*~" and _RULE.match(line):
             return self.rule(index)
-        if ":" in line[:40] and FIRST_FIELD.match(line) and (end := self.block_end(index, 3)):
-            return self.earlier_mail(index, end)
-        if line[-1:] in (":", "："):
+        if mark == "[":
+            return self.take(index, index + 1) if STRIPPED.match(line) else index + 1
+        if line.endswith(_COLONS):
             if APPLE_FORWARD.match(line):
                 return self.take(index, index + 1)
             if (start := self.dated_attribution(index)) >= 0:
                 return self.attributed(start, index + 1)
-        return self.take(index, index + 1) if ASIDE.match(line) else index + 1
+        if ":" in line[:16] and FIRST_FIELD.match(line) and (end := self.block_end(index, 3)):
+            return self.earlier_mail(index, end)
+        return index + 1
 
     def quote(self, index: int) -> int:
         """A run of lines marked with ``>``, and the attribution above it."""
@@ -106,48 +129,58 @@ class _Page:
         while end < len(self.marks) and self.marks[end] == ">":
             end += 1
         above = index - 1
-        while above >= 0 and not self.marks[above] and index - above <= 3:
+        while above >= 0 and index - above <= 3 and self.blank(above):
             above -= 1
-        if above >= 0 and self.marks[above] and not self.drop[above]:
+        if above >= 0 and not self.drop[above]:
             start = self.dated_attribution(above)
             if start < 0:
                 start = self.named_attribution(above)
             if start >= 0:
                 self.take(start, above + 1)
+                self.aside_above(start)
         return self.take(index, end)
 
     def dated_attribution(self, last: int) -> int:
         """Where the attribution that ends at ``last`` begins: a date and a verb or an address, in one to four lines; -1
         where there is none."""
-        if not self.lines[last].rstrip().endswith((":", "：", ">", "wrote", "writes")):
+        tail = self.lines[last].rstrip()
+        if not (tail.endswith((":", "：", ">", ",")) or _last_word(tail) in WROTE):
             return -1
-        for start in range(max(last - 3, 0), last + 1):
-            first = self.lines[start][:_MAX_LINE]
-            if not OPENING.match(first) or not all(self.marks[start : last + 1]) or any(self.drop[start : last + 1]):
-                continue
-            whole = " ".join(line[:_MAX_LINE] for line in self.lines[start : last + 1])
-            if DATED.search(whole) and (VERB.search(whole) or ADDRESS.search(whole)):
-                return start
-        return -1
+        whole = ""
+        found = -1
+        for start in range(last, max(last - 4, -1), -1):
+            line = self.lines[start][:_MAX_LINE].strip()
+            if not line or self.drop[start]:
+                break
+            whole = f"{line} {whole}"
+            first = line.split(None, 1)[0].strip("*_,.\"'(").lower()
+            if (
+                (first in OPENERS or first[:1].isdigit())
+                and DATED.search(whole)
+                and ("@" in whole or _says(whole.rstrip()))
+            ):
+                found = start
+        return found
 
     def named_attribution(self, last: int) -> int:
         """Where an attribution without a date begins, such as ``Ann <ann@example.org> wrote:``; -1 where there is none."""
-        line = self.lines[last][:_MAX_LINE].strip()
-        if BARE_VERB.match(line):
-            return last
-        if len(line) <= 120 and (line.endswith((":", "：", "...")) or VERB_AT_END.search(line)):
-            return last if VERB.search(line) or ADDRESS.search(line) else -1
-        return -1
+        line = self.lines[last].strip()
+        if len(line) > 160:
+            return -1
+        if line.endswith((":", "：", "...")):
+            return last if "@" in line or _says(line) else -1
+        return last if _last_word(line) in WROTE else -1
 
     def attributed(self, start: int, end: int) -> int:
         """What follows a dated attribution: lines with an odd mark are quotes; unmarked text is a copy in an answer."""
         self.take(start, end)
+        self.aside_above(start)
         below = self.filled(end)
         if below == len(self.lines) or self.marks[below] == ">":
             return end
         odd = _ODD_MARK.match(self.lines[below])
         if odd:
-            while below < len(self.lines) and (not self.marks[below] or self.lines[below].lstrip().startswith(odd[1])):
+            while below < len(self.lines) and (self.blank(below) or self.lines[below].lstrip().startswith(odd[1])):
                 below += 1
             return self.take(end, below)
         if self.answers and ">" not in self.marks[end:]:
@@ -166,11 +199,6 @@ class _Page:
             return self.take(index, self.paragraph_end(index + 1))
         return self.rule(index) if _RULE.match(line) else index + 1
 
-    def paragraph_end(self, index: int) -> int:
-        while index < len(self.lines) and self.marks[index]:
-            index += 1
-        return index
-
     def signature(self, index: int) -> int:
         """From the mark to the next quote or earlier mail, unless what stands there are words rather than a card.
 
@@ -182,12 +210,12 @@ class _Page:
             line = self.lines[end][:_MAX_LINE]
             if self.marks[end] == "-" and (line.rstrip() == "--" or ORIGINAL.match(line)):
                 break
-            if line[-1:] in (":", "：") and self.dated_attribution(end) > index:
+            if line.endswith(_COLONS) and self.dated_attribution(end) > index:
                 break
-            if self.marks[end]:
+            if not self.blank(end):
                 block.append(line.strip())
             end += 1
-        if block and not FOOTER.search(" ".join(block[:4])):
+        if block and not _is_footer(block[:4]):
             closing = CLOSING.match(block[0]) and len(block) <= 4 and not any(map(_CONTACT.search, block))
             if closing or len(block) > _MAX_SIGNATURE or _is_sentence(block[0]):
                 return index + 1
@@ -211,10 +239,10 @@ class _Page:
         end = below
         filled = 0
         while end < len(self.lines) and self.marks[end] != ">" and filled <= _MAX_FOOTER:
-            filled += bool(self.marks[end])
+            filled += not self.blank(end)
             end += 1
-        near = " ".join(line[:_MAX_LINE] for line in self.lines[below : below + 4])
-        return self.take(index, end) if filled <= _MAX_FOOTER and FOOTER.search(near) else index + 1
+        footer = filled <= _MAX_FOOTER and _is_footer(self.lines[below : below + 4])
+        return self.take(index, end) if footer else index + 1
 
     def block_end(self, index: int, least: int) -> int:
         """The end of the header lines of an earlier mail that begin at ``index``; 0 where fewer than ``least`` stand there.
@@ -231,7 +259,7 @@ class _Page:
                 loose = 0
                 continue
             loose += 1
-            if loose > 2 or (not self.marks[at] and not (at + 1 < len(self.lines) and FIELD_LINE.match(self.lines[at + 1]))):
+            if loose > 2 or (self.blank(at) and not (at + 1 < len(self.lines) and FIELD_LINE.match(self.lines[at + 1]))):
                 break
         if fields < least:
             return 0
@@ -250,3 +278,18 @@ class _Page:
 def _is_sentence(line: str) -> bool:
     """Whether a line runs on in small letters, as sentences do and names, titles and addresses do not."""
     return sum(word[0].islower() for word in line.split() if "@" not in word and "." not in word[:-1]) >= 3
+
+
+def _last_word(line: str) -> str:
+    return line[line.rfind(" ") + 1 :].rstrip(":：.").lower()
+
+
+def _says(line: str) -> bool:
+    """Whether an attribution's verb is in the line."""
+    return not WROTE.isdisjoint(line.lower().replace(":", " ").split()) or line.rstrip(":： ").endswith(WROTE_ENDINGS)
+
+
+def _is_footer(lines: list[str]) -> bool:
+    """Whether a list server speaks: of unsubscribing, or of a mailing list and its address."""
+    near = " ".join(line[:_MAX_LINE] for line in lines).lower()
+    return any(word in near for word in FOOTER_WORDS) or ("mailing list" in near and "@" in near)
