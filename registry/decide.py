@@ -57,7 +57,9 @@ def decide_run(
         home, request, result, _reigning(store, state, request), objections=_tainted_lineage(store, state, request)
     )
     verdict = decide(evidence, settings.gate)
-    receipt_sha256 = write_receipt(home, build_receipt(home, request, result, verdict, now))
+    above = recorded_receipt(store, request.parent.run_id) if request.parent else None
+    receipt = build_receipt(home, request, result, verdict, now, parent_receipt=above or "")
+    receipt_sha256 = write_receipt(home, receipt)
     windows = ", ".join(map(str, request.new_windows))
     entries = _entries(
         state,

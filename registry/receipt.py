@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import MailtideError, RegistryError
 from pipeline.home import Home, sha256_file, sha256_folder, write_atomic
@@ -51,7 +51,7 @@ class Folder(Frozen):
 
 
 class Parent(Frozen):
-    """The run that was continued, and the sha256 of its receipt ("" where it left none)."""
+    """The run that was continued, and the sha256 of its receipt."""
 
     adapter_id: str
     run_id: str
@@ -76,25 +76,37 @@ class Receipt(Frozen):
     verdict: dict[str, Any]
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON, so that the same receipt is the same bytes."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+        """Canonical JSON that ends with its own digest, so that the same receipt is the same bytes and no other is."""
+        fields = self.model_dump(mode="json")
+        fields["sha256"] = hashlib.sha256(_canonical(fields)).hexdigest()
+        return _canonical(fields)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Receipt:
+        """Reads what :meth:`to_bytes` gave; raises ``ValueError`` when one byte of it is another."""
+        fields = json.loads(data)
+        if not isinstance(fields, dict):
+            raise ValueError("not a receipt")
+        fields.pop("sha256", None)
+        receipt = cls.model_validate_json(json.dumps(fields))
+        if receipt.to_bytes() != data:
+            raise ValueError("not as it was written")
+        return receipt
 
 
-def build_receipt(home: Home, request: RunRequest, result: RunResult, verdict: Verdict, decided_at: datetime) -> Receipt:
-    """Digests what the run left; raises ``RegistryError`` when a file is missing."""
+def build_receipt(
+    home: Home, request: RunRequest, result: RunResult, verdict: Verdict, decided_at: datetime, *, parent_receipt: str = ""
+) -> Receipt:
+    """Digests what the run left; raises ``RegistryError`` when a file is missing.
+
+    ``parent_receipt`` is the sha256 that was recorded of the parent run's receipt ("" without a parent).
+    """
+    above = request.parent
     folder = home.run(request.run_id)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise RegistryError(
             f"run {request.run_id} lacks {', '.join(missing)}", hint="run `mailtide retrain --confirm` to finish it"
-        )
-    parent = None
-    if request.parent is not None:
-        above = home.run(request.parent.run_id) / RECEIPT
-        parent = Parent(
-            adapter_id=request.parent.adapter_id,
-            run_id=request.parent.run_id,
-            receipt_sha256=sha256_file(above) if above.is_file() else "",
         )
     adapter = home.adapter(result.adapter_id)
     return Receipt(
@@ -102,7 +114,7 @@ def build_receipt(home: Home, request: RunRequest, result: RunResult, verdict: V
         mailbox=request.mailbox,
         adapter_id=result.adapter_id,
         decided_at=decided_at,
-        parent=parent,
+        parent=Parent(adapter_id=above.adapter_id, run_id=above.run_id, receipt_sha256=parent_receipt) if above else None,
         base_id=request.base.base_id,
         base=_base(home, request),
         adapter=Folder(path=adapter.relative_to(home.root).as_posix(), sha256=sha256_folder(adapter)),
@@ -135,11 +147,11 @@ def verify(home: Home, run_id: str, *, recorded: str | None = None, erased: Coll
     if recorded is not None and hashlib.sha256(data).hexdigest() != recorded:
         problems.append(f"{path} is not the one that the store recorded")
     try:
-        receipt = Receipt.model_validate_json(data)
-    except ValidationError:
-        return [*problems, f"{path} cannot be read as a receipt"]
-    if receipt.to_bytes() != data or receipt.run_id != run_id:
-        problems.append(f"{path} was changed after it was written")
+        receipt = Receipt.from_bytes(data)
+    except ValueError:
+        return [*problems, f"{path} was changed after it was written"]
+    if receipt.run_id != run_id:
+        return [*problems, f"{path} is the receipt of another run, {receipt.run_id}"]
     problems += [
         problem
         for name, sha256 in receipt.files.items()
@@ -153,6 +165,10 @@ def verify(home: Home, run_id: str, *, recorded: str | None = None, erased: Coll
     return problems + _chain_problems(home, receipt)
 
 
+def _canonical(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def _base(home: Home, request: RunRequest) -> Folder | None:
     if request.base.kind != "builtin":
         return None
@@ -162,7 +178,7 @@ def _base(home: Home, request: RunRequest) -> Folder | None:
     return Folder(path=request.base.path, sha256=sha256_folder(folder))
 
 
-def _changed(path: Path, sha256: str, digest: Any) -> str | None:
+def _changed(path: Path, sha256: str, digest: Callable[[Path], str]) -> str | None:
     if not path.exists():
         return f"{path} is missing"
     return None if digest(path) == sha256 else f"{path} was changed: its sha256 is not the one in the receipt"
@@ -191,9 +207,9 @@ def _shard_problems(home: Home, receipt: Receipt, erased: Collection[str]) -> li
 def _chain_problems(home: Home, receipt: Receipt) -> list[str]:
     """Follows the receipts upwards: each must be, byte for byte, the one that its child saw."""
     parent = receipt.parent
-    while parent is not None and parent.receipt_sha256:
+    while parent is not None:
         path = home.run(parent.run_id) / RECEIPT
         if (problem := _changed(path, parent.receipt_sha256, sha256_file)) is not None:
             return [problem]
-        parent = Receipt.model_validate_json(path.read_bytes()).parent
+        parent = Receipt.from_bytes(path.read_bytes()).parent
     return []
