@@ -169,13 +169,15 @@ def test_growth_gives_the_numbers_that_one_reading_would_have(
     limit=st.integers(1, 60),
 )
 @example(lines=[b"x" * 100, SEPARATOR], size=1, limit=10)
+@example(lines=[b"From ", SEPARATOR, SEPARATOR], size=7, limit=10)
 def test_no_byte_is_lost_however_the_blocks_fall(lines: list[bytes], size: int, limit: int) -> None:
     data = SEPARATOR + b"\n" + b"\n".join(lines)
     blocks = [data[start : start + size] for start in range(0, len(data), size)]
     pieces = list(split(blocks, 0, limit=limit, kept=limit))
     assert pieces == list(split([data], 0, limit=limit, kept=limit))
+    lines_begin = [0, *(at + 1 for at, byte in enumerate(data) if byte == ord("\n"))]
+    assert [piece.separator for piece in pieces] == [begin for begin in lines_begin if separator(data, begin)]
     ends = [piece.separator for piece in pieces[1:]] + [len(data)]
-    assert pieces[0].separator == 0
     for piece, end in zip(pieces, ends, strict=True):
         assert separator(data, piece.separator) == (piece.offset, piece.date)
         assert data[piece.offset + piece.length : end] in (b"", b"\n", b"\r\n")
