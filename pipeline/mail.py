@@ -60,7 +60,7 @@ def parse_mail(raw: bytes) -> ParsedMail:
     root = describe(fields, start, len(raw))
     if "8bit-header" in defects:
         fields = {name: text_of(value, root.kind.charset) for name, value in fields.items()}
-    text, attachments = _body(raw, root, defects)
+    texts, attachments = _body(raw, root, defects)
 
     sender = addresses(fields["from"])[:1] if "from" in fields else ()
     to = addresses(fields["to"]) if "to" in fields else ()
@@ -95,8 +95,8 @@ def parse_mail(raw: bytes) -> ParsedMail:
         list_id=list_of(fields),
         bulk=is_bulk(fields),
         auto=is_auto(fields, root.kind.kind, author.address if author else ""),
-        text=text,
-        own_text=own_words(text, answers=answers),
+        text="\n\n".join(texts),
+        own_text="\n\n".join(own for text in texts if (own := own_words(text, answers=answers))),
         attachments=attachments,
         defects=tuple(sorted(defects)),
     )
@@ -143,14 +143,16 @@ def _header(raw: bytes, defects: set[str]) -> tuple[dict[str, str], int]:
     return fields, body
 
 
-def _body(raw: bytes, root: Part, defects: set[str]) -> tuple[str, tuple[Attachment, ...]]:
+def _body(raw: bytes, root: Part, defects: set[str]) -> tuple[list[str], tuple[Attachment, ...]]:
+    """The texts of the parts that are shown, none of them empty, and the attachments."""
     if not root.is_multipart:
         if root.kind.kind == "text/plain" and not root.attached:
-            return _text_of(raw, root, defects).strip("\n"), ()
+            text = _text_of(raw, root, defects).strip("\n")
+            return [text] if text else [], ()
     else:
         split_parts(raw, root, defects)
         if not root.parts:  # its boundary never came: better the text with whatever is in it than none
-            root = Part(describe({}, 0, 0).kind, root.encoding, False, "", root.start, root.end)
+            root = describe({}, root.start, root.end)
     shown, attached = text_parts(root)
     texts: list[str] = []
     room = MAX_TEXT
@@ -162,7 +164,7 @@ def _body(raw: bytes, root: Part, defects: set[str]) -> tuple[str, tuple[Attachm
         room -= len(text)
         if text:
             texts.append(text)
-    return "\n\n".join(texts), tuple(_attachment(raw, part) for part in attached)
+    return texts, tuple(_attachment(raw, part) for part in attached)
 
 
 def _text_of(raw: bytes, part: Part, defects: set[str], room: int = MAX_TEXT) -> str:

@@ -34,7 +34,7 @@ OPENERS = frozenset(
 
 DATED = re.compile(r"\d{1,2}[:.h]\d{2}|(?<!\d)(?:19|20)\d{2}(?!\d)|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}")
 
-FIELDS = (
+_FIELDS = (
     r"From|Sent|To|Cc|CC|Bcc|Subject|Date|Reply-To|Importance|Attachments|Newsgroups|Sent by|Organization"
     r"|Von|Gesendet|An|Betreff|Datum|Kopie|Wichtigkeit|Antwort an"
     r"|De|Envoyé|À|A|Objet|Envoyé le|Enviado|Enviado el|Enviada em|Para|Asunto|Assunto|Fecha|Data|Date"
@@ -43,7 +43,9 @@ FIELDS = (
     r"|От|Отправлено|Кому|Копия|Тема|Дата|Kimden|Gönderildi|Kime|Konu|Feladó|Küldve|Címzett|Tárgy"
     r"|发件人|发送时间|收件人|抄送|主题|寄件者|收件者|主旨|差出人|送信日時|宛先|件名|보낸 사람|받는 사람|제목"
 )
-FIELD_LINE = re.compile(rf"[ \t:]{{0,4}}\*{{0,2}}(?:{FIELDS})\*{{0,2}}\s?[:：]")
+FIELD_LINE = re.compile(
+    rf"[ \t:]{{0,4}}\*{{0,2}}({_FIELDS}|[A-Z][A-Za-z]{{0,20}}(?:-[A-Za-z]{{1,20}}){{1,4}})\*{{0,2}}\s?[:：]"
+)
 FIRST_FIELD = re.compile(
     r"[ \t:]{0,4}\*{0,2}(?:From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó"
     r"|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
@@ -82,4 +84,7 @@ CLOSING = re.compile(
     r"|atenciosamente|abraços|obrigad|distinti saluti|cordiali saluti|grazie|met vriendelijke|groet|mvh|med v[äe]nlig"
     r"|hälsningar|hilsen|terveisin|pozdr|z poważaniem|s pozdravem|с уважением)\b",
     re.I,
+)
+END_OF_FORWARD = re.compile(
+    r"-{2,}\s?(?:End (?:of )?(?:forwarded|included|original) (?:message|mail)|Ende der weitergeleiteten)", re.I
 )

@@ -15,6 +15,7 @@ from pipeline.phrases import (
     ASIDE_STARTS,
     CLOSING,
     DATED,
+    END_OF_FORWARD,
     FIELD_LINE,
     FIRST_FIELD,
     FOOTER_WORDS,
@@ -25,14 +26,14 @@ from pipeline.phrases import (
     WROTE_ENDINGS,
 )
 
-_MAX_SIGNATURE = 30
+_MAX_SIGNATURE = 20
 _MAX_FOOTER = 15
 _MAX_BLOCK = 40
 _MAX_LINE = 400
 
 _TELLING = frozenset(">_=*~[:")
 _COLONS = (":", "：")
-_ODD_MARK = re.compile(r"[ \t]?([|:}#%!]|[A-Za-z]{1,5}>)(?:[ \t]|$)")
+_ODD_MARK = re.compile(r"[ \t]?([|:}#%!](?=[ \t]|$)|[A-Za-z]{1,5}>(?=[ \t]|$)|[^\w\s<>]{1,2}>)")
 _RULE = re.compile(r"[-_=*~]{10,}\s*$")
 _PGP = re.compile(r"-----BEGIN PGP (SIGNATURE|SIGNED MESSAGE|PUBLIC KEY BLOCK)-----")
 _SCRUBBED = re.compile(r"-{10,} next part -{10,}")
@@ -119,7 +120,7 @@ class _Page:
                 return self.take(index, index + 1)
             if (start := self.dated_attribution(index)) >= 0:
                 return self.attributed(start, index + 1)
-        if ":" in line[:16] and FIRST_FIELD.match(line) and (end := self.block_end(index, 3)):
+        if ":" in line[:16] and FIRST_FIELD.match(line) and (end := self.block_end(index, 4)):
             return self.earlier_mail(index, end)
         return index + 1
 
@@ -172,25 +173,24 @@ class _Page:
         return last if _last_word(line) in WROTE else -1
 
     def attributed(self, start: int, end: int) -> int:
-        """What follows a dated attribution: lines with an odd mark are quotes; unmarked text is a copy in an answer."""
+        """Takes out a dated attribution, and what follows if it is marked as a quote in another way than by ``>``.
+
+        What follows unmarked stays: it may as well be the answer, above which the quote was deleted.
+        """
         self.take(start, end)
         self.aside_above(start)
         below = self.filled(end)
-        if below == len(self.lines) or self.marks[below] == ">":
-            return end
-        odd = _ODD_MARK.match(self.lines[below])
-        if odd:
+        odd = _ODD_MARK.match(self.lines[below]) if below < len(self.lines) else None
+        if odd and self.marks[below] != ">":
             while below < len(self.lines) and (self.blank(below) or self.lines[below].lstrip().startswith(odd[1])):
                 below += 1
             return self.take(end, below)
-        if self.answers and ">" not in self.marks[end:]:
-            return self.take(end, len(self.lines))
         return end
 
     def dashes(self, index: int, line: str) -> int:
         """A line that begins with ``-``: a signature mark, the head of an earlier mail, PGP armour, a rule."""
-        if line.rstrip() == "--":
-            return self.signature(index)
+        if line.rstrip() in ("--", "- --"):  # PGP puts dashes before dashes
+            return self.signature(index) if self.any_above(index) else index + 1
         if ORIGINAL.match(line):
             return self.earlier_mail(index, self.block_end(self.filled(index + 1), 1) or index + 1)
         if pgp := _PGP.match(line):
@@ -245,34 +245,44 @@ class _Page:
         return self.take(index, end) if footer else index + 1
 
     def block_end(self, index: int, least: int) -> int:
-        """The end of the header lines of an earlier mail that begin at ``index``; 0 where fewer than ``least`` stand there.
+        """The end of the header lines of an earlier mail that begin at ``index``, 0 where fewer than ``least`` different
+        ones stand there.
 
         A field may run on over a line or two; the last ends at a blank line.
         """
-        fields = 0
+        names: set[str] = set()
         end = 0
         loose = 0
         for at in range(index, min(index + _MAX_BLOCK, len(self.lines))):
-            if FIELD_LINE.match(self.lines[at][:_MAX_LINE]):
-                fields += 1
+            field = FIELD_LINE.match(self.lines[at][:_MAX_LINE])
+            if field:
+                names.add(field[1].lower())
                 end = at + 1
                 loose = 0
                 continue
             loose += 1
             if loose > 2 or (self.blank(at) and not (at + 1 < len(self.lines) and FIELD_LINE.match(self.lines[at + 1]))):
                 break
-        if fields < least:
+        if len(names) < least:
             return 0
         closed = self.paragraph_end(end)
         return closed if closed - end <= 1 and closed < len(self.lines) else end
 
     def earlier_mail(self, start: int, end: int) -> int:
-        """The head of an earlier mail, and all of it in an answer, unless its lines are marked and so tell themselves."""
+        """The head of an earlier mail; in an answer the mail too, if words stand above it and its lines are not marked."""
         self.take(start, end)
+        self.aside_above(start)
         below = self.filled(end)
-        if self.answers and below < len(self.lines) and self.marks[below] != ">":
-            return self.take(end, len(self.lines))
-        return end
+        if not self.answers or below == len(self.lines) or self.marks[below] == ">" or not self.any_above(start):
+            return end
+        for at in range(below, len(self.lines)):
+            if self.marks[at] == "-" and END_OF_FORWARD.match(self.lines[at][:_MAX_LINE]):
+                return self.take(end, at + 1)
+        return self.take(end, len(self.lines))
+
+    def any_above(self, index: int) -> bool:
+        """Whether a line above ``index`` is neither blank nor taken out."""
+        return any(not self.drop[at] and not self.blank(at) for at in range(index))
 
 
 def _is_sentence(line: str) -> bool:
