@@ -71,7 +71,7 @@ def _moment(
     if year is None or month is None:
         return None
     number = int(year)
-    if len(year) < 4:
+    if number < 1000:  # 02 and 99, but also 102 and 0102 of programs that count from 1900
         number += 2000 if number < 50 else 1900
     hours = int(hour)
     if half:

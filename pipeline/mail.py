@@ -153,10 +153,17 @@ def _body(raw: bytes, root: Part, defects: set[str]) -> tuple[list[str], tuple[A
         split_parts(raw, root, defects)
         if not root.parts:  # its boundary never came: better the text with whatever is in it than none
             root = describe({}, root.start, root.end)
-    shown, attached = text_parts(root)
+    plain, html, attached = text_parts(root)
+    texts = _texts(raw, plain, defects)
+    if not any(text.strip() for text in texts) and html != plain:
+        texts = _texts(raw, html, defects)
+    return texts, tuple(_attachment(raw, part) for part in attached)
+
+
+def _texts(raw: bytes, parts: list[Part], defects: set[str]) -> list[str]:
     texts: list[str] = []
     room = MAX_TEXT
-    for part in shown:
+    for part in parts:
         if room <= 0:
             defects.add("text-truncated")
             break
@@ -164,7 +171,7 @@ def _body(raw: bytes, root: Part, defects: set[str]) -> tuple[list[str], tuple[A
         room -= len(text)
         if text:
             texts.append(text)
-    return texts, tuple(_attachment(raw, part) for part in attached)
+    return texts
 
 
 def _text_of(raw: bytes, part: Part, defects: set[str], room: int = MAX_TEXT) -> str:

@@ -175,15 +175,17 @@ class _Boundaries:
         return None
 
 
-def text_parts(root: Part) -> tuple[list[Part], list[Part]]:
-    """The parts that a reader without HTML sees as text, in order, and the attachments: RFC 8621, section 4.1.4.
+def text_parts(root: Part) -> tuple[list[Part], list[Part], list[Part]]:
+    """The parts shown to a reader who wants plain text, those for one who wants HTML, and the attachments: RFC 8621,
+    section 4.1.4.
 
-    Where an alternative offers only HTML, the HTML part stands in for the text. Media count as attachments everywhere.
+    Where only one form is offered it is in both lists. Media count as attachments everywhere.
     """
     text: list[Part] = []
+    html: list[Part] = []
     attachments: list[Part] = []
-    _sort_parts([root], "mixed", False, text, [], attachments)
-    return [part for part in text if part.kind.kind in _TEXTS], attachments
+    _sort_parts([root], "mixed", False, text, html, attachments)
+    return text, html, attachments
 
 
 def _sort_parts(

@@ -99,9 +99,9 @@ class _Page:
     def aside_above(self, index: int) -> None:
         """Takes out the line that a telephone adds below a text, if the last line above ``index`` is one."""
         index -= 1
-        while index > 0 and (self.drop[index] or self.blank(index)):
+        while index >= 0 and (self.drop[index] or self.blank(index)):
             index -= 1
-        if self.lines[index].startswith(ASIDE_STARTS) and ASIDE.match(self.lines[index][:_MAX_LINE]):
+        if index >= 0 and self.lines[index].startswith(ASIDE_STARTS) and ASIDE.match(self.lines[index][:_MAX_LINE]):
             self.take(index, index + 1)
 
     def read(self, index: int) -> int:
