@@ -68,8 +68,8 @@ def coverage_after(
         connection.register("before", before)
         connection.register("trained", trained)
         connection.register("manifest", manifest.table)
-        after = connection.execute(_AFTER).to_arrow_table().cast(COVERAGE_SCHEMA)
-        unreached = {row[0] for row in connection.execute(_UNREACHED).fetchall()}
+        after = connection.sql(_AFTER).to_arrow_table().cast(COVERAGE_SCHEMA)
+        unreached = {row[0] for row in connection.sql(_UNREACHED).fetchall()}
     windows = windows_trained(before) | (set(manifest.windows) - unreached)
     return with_note(after, {"windows": sorted(windows)})
 

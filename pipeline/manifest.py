@@ -19,6 +19,7 @@ from pipeline.domain import Bucket, Role, Split
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.parquet import read_note, read_table, with_note, write_table
+from pipeline.rehearsal import quota
 from pipeline.requests import RunRequest, ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.settings import ReplaySettings
@@ -73,9 +74,10 @@ def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, cove
     digests. Raises ``ShardError`` for a damaged shard and ``RunError`` for a request that does not fit the lineage.
 
     Chunks of a thread stand in the order of (times rehearsed, hash); threads take turns within their sender, and senders
-    within the whole, the least rehearsed first in each turn. So the first of all is always one of the least rehearsed,
-    and none is out of reach for ever. The hash is drawn anew by the newest new window: with a fixed one, chunks with a
-    high hash would starve for as long as mail comes in faster than it is rehearsed.
+    within the whole, the least rehearsed first in each turn. What is longer than an epoch's quota, or of a bucket whose
+    cap is 0, cannot be rehearsed and does not take a turn. So the first of all is always one of the least rehearsed, the
+    schedule always has room for it, and none is out of reach for ever. The hash is drawn anew by the newest new window:
+    with a fixed one, chunks with a high hash would starve for as long as mail comes in faster than it is rehearsed.
     """
     if (coverage is None) != (request.parent is None):
         raise RunError("a run has its parent's coverage exactly when it has a parent", hint="claim the run again")
@@ -149,7 +151,8 @@ WITH candidates AS (
            coalesce(times, 0)::INTEGER AS rehearsed, md5_number($seed || ':' || chunk_id) AS hash
     FROM source LEFT JOIN lineage USING (chunk_id)
 ), eligible AS (
-    SELECT * FROM candidates WHERE is_new OR bucket IN (SELECT bucket FROM caps WHERE cap > 0)
+    SELECT * FROM candidates
+    WHERE is_new OR (n_tokens <= $room AND bucket IN (SELECT bucket FROM caps WHERE cap > 0))
 )"""
 
 _TURNS = """, in_thread AS (
@@ -181,7 +184,9 @@ def _ranked(
     """Orders and caps ``candidates``. What exceeds DuckDB's share of memory goes to a private temporary folder."""
     times = (COVERAGE_SCHEMA.empty_table() if lineage is None else lineage).select(["chunk_id", "rehearsal_times"])
     caps = {bucket.value: getattr(replay.caps, bucket.value) for bucket in Bucket}
-    narrow = candidates.select(["chunk_id", "window_idx", "thread_id", "sender", "bucket"])
+    narrow = candidates.select(["chunk_id", "window_idx", "thread_id", "sender", "bucket", "n_tokens"])
+    fresh = narrow.filter(pc.is_in(narrow["window_idx"], value_set=pa.array(sorted(new), pa.int32())))
+    room = quota(pc.sum(fresh["n_tokens"]).as_py() or 0, replay)
     capped = "".join(_CAPPED.format(bucket=bucket, cap=cap) for bucket, cap in caps.items())
     turns = _ONE_TURN if replay.strategy == "uniform" else _TURNS
     with tempfile.TemporaryDirectory(prefix="mailtide-") as spill, duckdb.connect(":memory:") as connection:
@@ -193,7 +198,9 @@ def _ranked(
         connection.register("new_windows", pa.table({"window_idx": pa.array(sorted(new), pa.int32())}))
         connection.register("caps", pa.table({"bucket": list(caps), "cap": list(caps.values())}))
         sql = _ELIGIBLE + turns + _RANKED.format(capped=capped)
-        answer: pa.Table = connection.sql(sql, params={"seed": seed, "most": replay.max_rehearsal}).to_arrow_table()
+        answer: pa.Table = connection.sql(
+            sql, params={"seed": seed, "room": room, "most": replay.max_rehearsal}
+        ).to_arrow_table()
     role = pc.if_else(answer["is_new"], Role.NEW.value, Role.REHEARSAL.value)
     columns = {**dict(zip(candidates.column_names, candidates.take(answer["place"]).columns, strict=True)), "role": role}
     columns |= {"rehearsed": answer["rehearsed"], "rank": answer["rank"]}

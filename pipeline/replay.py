@@ -74,11 +74,12 @@ class Schedule:
 
     def batches(self) -> Iterator[Batch]:
         """All batches, in the order of training."""
-        columns = [self.table[name].to_pylist() for name in ("batch", "chunk_id")]
-        starts = np.flatnonzero(np.asarray(self.table["position"]) == 0).tolist()
-        heads = self.table.select(["epoch", "role", "bucket"]).take(pa.array(starts, pa.int64())).to_pylist()
-        for head, start, end in zip(heads, starts, [*starts[1:], self.table.num_rows], strict=True):
-            yield Batch(head["epoch"], Role(head["role"]), Bucket(head["bucket"]), tuple(columns[1][start:end]))
+        chunk_ids = self.table["chunk_id"].to_pylist()
+        starts = np.flatnonzero(np.asarray(self.table["position"]) == 0)
+        ends = np.append(starts, len(chunk_ids))[1:].tolist()
+        heads = self.table.select(["epoch", "role", "bucket"]).take(pa.array(starts)).to_pylist()
+        for head, start, end in zip(heads, starts.tolist(), ends, strict=True):
+            yield Batch(head["epoch"], Role(head["role"]), Bucket(head["bucket"]), tuple(chunk_ids[start:end]))
 
 
 def build_schedule(
