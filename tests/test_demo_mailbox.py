@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.mail import parse_mail
 from streams.demo.facts import FACTS
 from streams.demo.mailbox import DemoMailbox, write_mailbox
+from streams.demo.plot import tell
 
 SEED = 7
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
@@ -181,6 +183,20 @@ def test_every_fact_stands_once_and_its_question_finds_it(seed: int, tmp_path: P
         question = bm25s.tokenize([fact.question], stopwords="en", show_progress=False)
         found, _ = index.retrieve(question, k=1, show_progress=False)
         assert message_id(mails[int(found[0, 0])]) == fact.message_id, fact.question
+
+
+def test_own_words_are_what_their_writers_wrote(mails: list[mailbox.mboxMessage]) -> None:
+    letters = {letter.message_id: letter for letter in tell(SEED, 18, 1400).letters}
+    same = compared = 0
+    for mail in mails:
+        parsed = parse_mail(re.sub(rb"^>(>*From )", rb"\1", mail.as_bytes(), flags=re.MULTILINE))
+        letter = letters.get(parsed.message_id or "")
+        if letter is None or letter.headers:
+            continue
+        compared += 1
+        same += parsed.own_text.split() == " ".join(letter.paragraphs).split()
+    assert compared > 1200
+    assert same / compared > 0.93
 
 
 def test_a_small_mailbox_is_possible(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from streams.demo.damage import BREAKAGES
 from streams.demo.dice import Dice
 from streams.demo.letters import Letter
 
-BRIDGES = 3
+BRIDGES = 8
 DUPLICATES = 6
 BRIDGE_DAYS = 25
 BOTH = "I answer both of your mails at once."
