@@ -45,13 +45,12 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A message ready to be written, or a piece of one that is too long; ``first`` unless it continues another."""
+    """A message ready to be written, or a piece of one that is too long."""
 
     message: StoredMessage
     subject: str
     lead: str
     words: str
-    first: bool = True
 
     @property
     def text(self) -> str:
@@ -83,7 +82,7 @@ def build_chunks(
     chunks = []
     for ordinal, pieces in enumerate(writer.slices(fresh)):
         context = writer.context(written, pieces)
-        written += [whole[piece.message.message_key] for piece in pieces if piece.first]
+        written += [whole[piece.message.message_key] for piece in pieces]
         text = writer.write(context, pieces)
         everything = [piece.message for piece in (*context, *pieces)]
         starts = tuple(accumulate((len(piece.text) for piece in (*context, *pieces[:-1])), initial=len(pieces[0].subject)))
@@ -173,10 +172,11 @@ class _Writer:
             yield current
 
     def context(self, written: Sequence[_Piece], pieces: Sequence[_Piece]) -> list[_Piece]:
-        """The newest pieces already written that fit before ``pieces``: without a gap, so none before a continuation."""
+        """The newest messages already written that fit before ``pieces``, whole and without a gap.
+
+        So nothing stands before the continuation of a message: the message itself would have to, and is too long.
+        """
         chosen: list[_Piece] = []
-        if not pieces[0].first:
-            return chosen
         for piece in written[: -self._settings.overlap - 1 : -1]:
             wider = [piece, *chosen]
             share = self._ruler.count("".join(one.text for one in wider))
@@ -205,7 +205,7 @@ class _Writer:
                     end = softer
                     break
             cut.append(replace(piece, words=words[:end]))
-            piece = replace(piece, words=words[end:], first=False)
+            piece = replace(piece, words=words[end:])
 
     def _label(self, text: str) -> str:
         """One line, cut to its share of the tokens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -270,13 +270,10 @@ def test_joining_a_quarantined_thread_by_subject_quarantines_too() -> None:
 
 
 def test_the_fallback_sees_a_bounded_past() -> None:
-    box = shelf()
     crowd = [letter(f"{number}@x", sender="eve@example.org", to=["eve@example.org"]) for number in range(SUBJECT_USES)]
-    box.take([letter("a@x"), *crowd[:-1]])
-    assert box.take([reply("near@x")])[0].thread_id == short("a@x")
-    box = shelf()
-    box.take([letter("a@x"), *crowd])
-    assert box.take([reply("far@x")])[0].thread_id == short("far@x")
+    for batch in (1, 1000):
+        assert shelf().take([letter("a@x"), *crowd[:-1], reply("near@x")], batch)[-1].thread_id == short("a@x")
+        assert shelf().take([letter("a@x"), *crowd, reply("far@x")], batch)[-1].thread_id == short("far@x")
 
 
 # Parents
@@ -347,6 +344,19 @@ def test_no_order_and_no_repetition_brings_mail_of_two_splits_together(
 
 
 @settings(max_examples=200, deadline=None)
+@given(st.lists(mails, min_size=6, max_size=14), st.integers(0, 50))
+def test_nothing_builds_on_quarantined_mail_outside_quarantine(sent: list[ParsedMail], seed: int) -> None:
+    box = seeded(seed)
+    box.take(sent)
+    quarantined: set[str] = set()
+    for message in box.messages:
+        if quarantined & {message.incoming.base_key, *message.incoming.references}:
+            assert message.split == Split.QUARANTINE
+        if message.split == Split.QUARANTINE:
+            quarantined.add(message.incoming.base_key)
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.lists(mails, max_size=14), st.integers(0, 50), st.integers(1, 6))
 def test_batches_of_any_size_place_alike(sent: list[ParsedMail], seed: int, batch: int) -> None:
     assert seeded(seed).take(sent, batch) == seeded(seed).take(sent)
@@ -403,3 +413,18 @@ def test_a_planted_leak_in_a_thread_of_one_is_found_by_the_draw() -> None:
     box.take([letter("a@x")])
     planted = [replace(one, placement=replace(one.placement, split=Split.TRAIN)) for one in box.messages]
     assert [leak.reason for leak in find_leaks(planted, always(Split.VAL))] == ["is in train, its thread in val"]
+
+
+@dataclass(frozen=True)
+class Row:
+    message_key: str
+    thread_id: str
+    split: str
+    parent_key: str | None = None
+
+
+@pytest.mark.parametrize(("split", "found"), [("val", []), ("quarantine", []), ("train", ["b@x"]), ("test", ["b@x"])])
+def test_an_answer_across_threads_must_be_in_one_split_quarantine_apart(split: str, found: list[str]) -> None:
+    rows = [Row("b@x", "2", split, "a@x"), Row("a@x", "1", "val"), Row("c@x", "3", "train", "gone@x")]
+    assert [leak.message_key for leak in find_leaks(rows)] == found
+    assert [leak.message_key for leak in find_leaks(rows[::-1])] == found

@@ -227,6 +227,11 @@ def test_a_jump_is_taken_when_the_next_mail_jumps_too_at_the_lesser_date() -> No
     assert header_times(START, START + 30 * DAY)[-1] == START
 
 
+def test_of_two_jumps_the_farther_is_held_in_its_turn() -> None:
+    dates = [START, START + 40 * DAY, START + 80 * DAY, START + 81 * DAY]
+    assert header_times(*dates) == [START, START, START + 40 * DAY, START + 80 * DAY]
+
+
 def test_a_single_wrong_date_moves_nothing() -> None:
     assert header_times(START, FAR, START + DAY, START + 2 * DAY)[1:] == [START, START + DAY, START + 2 * DAY]
     assert header_times(START, START + 40 * DAY, FAR, START + 41 * DAY)[-1] == START + 41 * DAY
