@@ -433,6 +433,10 @@ def test_what_is_no_mbox_is_said_so_at_once(tmp_path: Path, data: bytes, message
 def test_folders_and_missing_files_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="is a folder; name the mbox files in it"):
         feed(tmp_path, tmp_path)
+    for name in ("cur", "new", "tmp"):
+        (tmp_path / "maildir" / name).mkdir(parents=True)
+    with pytest.raises(FeedError, match="is a Maildir, which cannot be read yet; convert it to an mbox"):
+        feed(tmp_path, tmp_path / "maildir")
     with pytest.raises(FeedError, match="cannot be read: No such file"):
         feed(tmp_path, tmp_path / "missing")
 

@@ -43,6 +43,8 @@ class ByteStream(Protocol):
 
 def open_bytes(path: Path) -> ByteStream:
     """Opens ``path`` by what it holds, not by its name; raises ``FeedError`` for what cannot hold an mbox."""
+    if (path / "cur").is_dir() and (path / "new").is_dir():
+        raise FeedError(f"{path} is a Maildir, which cannot be read yet", hint="convert it to an mbox and import that")
     if path.is_dir():
         raise FeedError(f"{path} is a folder", hint="name the mbox files in it")
     try:
