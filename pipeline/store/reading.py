@@ -99,11 +99,10 @@ def _threads(
 
     with store_errors("read a window"), registered(connection, "page", pa.table({"thread_id": page})):
         found = connection.execute(
-            f"SELECT {_COLUMNS} FROM message_rows "
-            "WHERE mailbox = $mailbox AND window_idx <= $window AND thread_id IN (SELECT thread_id FROM page) "
-            "QUALIFY window_idx = $window OR row_number() OVER "
-            "(PARTITION BY thread_id, window_idx = $window ORDER BY arrival_ordinal DESC) <= $overlap "
-            "ORDER BY arrival_ordinal",
+            "WITH chosen AS (SELECT rowid FROM message_rows WHERE mailbox = $mailbox AND window_idx <= $window "
+            f"AND {near('message_rows', 'thread_id', 'page')} QUALIFY window_idx = $window OR row_number() OVER "
+            "(PARTITION BY thread_id, window_idx = $window ORDER BY arrival_ordinal DESC) <= $overlap) "
+            f"SELECT {_COLUMNS} FROM message_rows WHERE rowid IN (SELECT rowid FROM chosen) ORDER BY arrival_ordinal",
             {"mailbox": mailbox, "window": window_idx, "overlap": overlap},
         ).fetchall()
     return _with_words(connection, found)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError, StoreError, UsageError
 from pipeline.home import fsync_dir, private_dir
 from pipeline.people import PeopleKey
 from pipeline.store import append, lookup, reading
-from pipeline.store.connection import connect, store_errors
+from pipeline.store.connection import connect, cursor, store_errors
 from pipeline.store.frozen import Versions, disagreements, freeze, frozen_settings, frozen_versions
 from pipeline.store.rows import JournalRow, OutboxRow, Row
 from pipeline.store.schema import migrate, schema_version
@@ -54,7 +54,7 @@ class Store:
         folder = home.root / ".creating"
         shutil.rmtree(folder, ignore_errors=True)
         private_dir(folder)
-        connection = connect(folder / home.store.name, folder / home.bodies.name, threads=threads, existing=False)
+        connection = connect(folder / home.store.name, folder / home.bodies.name, threads=threads)
         try:
             migrate(connection)
             with store_errors("freeze settings"):
@@ -78,6 +78,8 @@ class Store:
         """
         if not home.store.exists():
             raise UsageError(f"there is no mailtide home at {home.root}", hint="make one with `mailtide init`")
+        if not home.bodies.exists():
+            raise StoreError(f"{home.bodies} is missing", hint="restore it and store.duckdb from one backup")
         connection = connect(home.store, home.bodies, threads=threads)
         try:
             with store_errors("open the store"):
@@ -178,9 +180,8 @@ class Store:
     @contextmanager
     def cursor(self) -> Iterator[DuckDBPyConnection]:
         """A second connection to the open files, for queries beside the owner's work."""
-        with store_errors("open a cursor"):
-            cursor = self._connection.cursor()
+        second = cursor(self._connection)
         try:
-            yield cursor
+            yield second
         finally:
-            cursor.close()
+            second.close()

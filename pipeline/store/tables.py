@@ -23,7 +23,7 @@ HASHED: dict[str, tuple[str, ...]] = {
     "texts": ("sha256",),
     "people": ("key",),
     "raws": ("sha256",),
-    "message_rows": ("message_key", "base_key", "subject_norm_key"),
+    "message_rows": ("message_key", "base_key", "subject_norm_key", "thread_id"),
     "thread_rows": ("thread_id",),
     "links": ("id",),
     "quarantined_ids": ("id",),

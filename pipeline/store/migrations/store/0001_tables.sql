@@ -54,7 +54,8 @@ CREATE TABLE message_rows (
     number BIGINT NOT NULL,
     message_key_hash UBIGINT NOT NULL,
     base_key_hash UBIGINT NOT NULL,
-    subject_norm_key_hash UBIGINT
+    subject_norm_key_hash UBIGINT,
+    thread_id_hash UBIGINT NOT NULL
 );
 
 CREATE TABLE thread_rows (
