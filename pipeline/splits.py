@@ -9,7 +9,7 @@ from pipeline.settings import SplitSettings
 
 
 def unit(seed: int, thread_id: str) -> float:
-    """A number in [0, 1) that is uniform over threads: the first 8 bytes of sha256("{seed}:{thread_id}") over 2**64."""
+    """A number from 0 to 1, uniform over threads: the first 8 bytes of sha256("{seed}:{thread_id}") over 2**64."""
     digest = hashlib.sha256(f"{seed}:{thread_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
