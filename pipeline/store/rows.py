@@ -300,8 +300,8 @@ class OutboxRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow(Row):
-    """One attempt to deliver an event to a consumer; ``outcome`` is done, failed, dead, or replayed, which is no attempt but
-    makes an event that was dead pending again. The highest ``attempt`` of an event and consumer counts."""
+    """One attempt to deliver an event to a consumer; ``outcome`` is done, failed, dead, or replayed, which is no attempt
+    but makes an event that was dead pending again. The highest ``attempt`` of an event and consumer counts."""
 
     TABLE: ClassVar[str] = "deliveries"
     KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("event_id", "consumer", "attempt"),)

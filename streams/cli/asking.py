@@ -93,7 +93,7 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
 @click.pass_obj
 def export_command(home: Home, view: str, kind: str, output: Path | None) -> None:
     """Write a whole view to a file."""
-    from pipeline.store.people_sql import export_view
+    from pipeline.store.export import export_view
     from streams.cli.opening import opened
 
     path = (output or Path(f"{view}.{kind}")).absolute()
