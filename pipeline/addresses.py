@@ -17,7 +17,8 @@ _TOKEN = re.compile(
 )
 _COMMENT_MARK = re.compile(r"[()]|\\.", re.S)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
-_AT = re.compile(r"([^\s@<>()]+)\s+at\s+([^\s@<>()]+)")
+_AT = re.compile(r"(?<!\S)([^\s@<>()]{1,100})\s{1,9}at\s{1,9}([^\s@<>()]{1,255})")
+_MASKED = re.compile(r"\s*(\S+) @end(?:\||i)ng (?:\||f)rom (\S+)\s*(?:\((.*)\))?\s*", re.S)
 _PIPERMAIL = re.compile(r"\s*([^\s@<>(),;:\"]+) at ([^\s@<>(),;:\"]+)\s*(?:\(([^()]*)\))?\s*")
 _BLANKS = re.compile(r"\s+")
 
@@ -25,8 +26,9 @@ _BLANKS = re.compile(r"\s+")
 def addresses(value: str) -> tuple[Address, ...]:
     """The mailboxes of an address header, in order, at most ``MAX_ADDRESSES``; groups are flattened.
 
-    A name without an address comes with the address ``""``, as Pipermail and hand-made mail have it. Short values are
-    remembered, since the same people write again.
+    A name without an address comes with the address ``""``. Pipermail's ``ann at b.org`` is undone; where it masks more
+    (``@nn @end|ng |rom b@org``: ``@`` for a, s and the dot, ``|`` for f, i and l) that is past undoing, and the address is
+    only made one by form, so that a person keeps one. Short values are remembered, since the same people write again.
     """
     return _remembered(value) if len(value) < 200 else _read(value)
 
@@ -46,6 +48,10 @@ def _read(value: str) -> tuple[Address, ...]:
     archived = _PIPERMAIL.fullmatch(value)
     if archived:
         return (Address(_name(archived[3] or ""), f"{archived[1]}@{archived[2]}".lower()),)
+    masked = _MASKED.fullmatch(value) if "@end" in value else None
+    if masked:
+        local, domain = (text.replace("@", ".") for text in masked.group(1, 2))
+        return (Address(_name(masked[3] or ""), f"{local}@{domain}".lower()),)
     return _tokenise(value)
 
 

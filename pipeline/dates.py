@@ -19,7 +19,7 @@ _ZONES = {
 }  # fmt: skip
 """Minutes east of Greenwich; a name that is not here, or stands for several zones, is read as UTC."""
 
-_CLOCK = r"(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?(?:[.,]\d{1,9})?\s{0,3}([AaPp]\.?[Mm]\b)?"
+_CLOCK = r"(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?(?:[.,]\d{1,9})?(?:\s{0,3}([AaPp]\.?[Mm]\b))?"
 _ZONE = r"(?:\s{0,9}\(?(?:(?:GMT|UTC|UT)?\s?([+-]\s?\d{1,2}:?\d{2})|([A-Za-z]{1,5})))?"
 _USUAL = re.compile(
     rf"[^\d]{{0,40}}(\d{{1,2}})[\s,/-]{{1,9}}([A-Za-z]{{3}})[A-Za-z]{{0,6}}\.?[\s,/-]{{1,9}}(\d{{2,4}})[\s,:]{{1,9}}{_CLOCK}{_ZONE}"

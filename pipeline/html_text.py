@@ -89,6 +89,7 @@ class _Lines:
         self.done: list[str] = []
         self.current: list[str] = []
         self.quotes = 0
+        self.depth = 0
         self.preformatted = 0
         self.apart = False
 
@@ -146,8 +147,10 @@ class _Lines:
         line = line.rstrip() if self.preformatted else _BLANKS.sub(" ", line).strip()
         if not line and not forced:
             return
-        mark = ">" * min(self.quotes, _MAX_QUOTES)
-        if self.apart and self.done and self.done[-1] not in ("", mark):
-            self.done.append(mark)
+        depth = min(self.quotes, _MAX_QUOTES)
+        mark = ">" * depth
+        if self.apart and self.done and self.done[-1].strip(">"):
+            self.done.append(">" * min(depth, self.depth))
         self.apart = False
+        self.depth = depth
         self.done.append(f"{mark} {line}" if mark and line else mark or line)

@@ -29,6 +29,7 @@ from pipeline.phrases import (
 _MAX_SIGNATURE = 20
 _MAX_FOOTER = 15
 _MAX_BLOCK = 40
+_MAX_BLOCKS = 500
 _MAX_LINE = 400
 
 _TELLING = frozenset(">_=*~[:")
@@ -49,7 +50,7 @@ def own_words(text: str, *, answers: bool = False) -> str:
     evidence only those lines are: what follows may be all that the mail has to say.
     """
     lines = text.split("\n")
-    if "\n >" in text or "\n\t>" in text or text.startswith(" "):
+    if "\n >" in text or "\n\t>" in text or "\n\t[[" in text or text.startswith(" "):
         marks = [line.lstrip()[:1] for line in lines]
     else:
         marks = [line[:1] for line in lines]
@@ -66,7 +67,10 @@ def own_words(text: str, *, answers: bool = False) -> str:
 
 
 class _Page:
-    """The lines of a text, the first character of each, and which of them are taken out."""
+    """The lines of a text, the first character of each, and which of them are taken out.
+
+    ``first`` is at or before the first line that stays; ``blocks`` counts the searches for header lines, which are bounded.
+    """
 
     def __init__(self, lines: list[str], marks: list[str], answers: bool) -> None:
         self.lines = lines
@@ -74,6 +78,8 @@ class _Page:
         self.answers = answers
         self.drop = [False] * len(lines)
         self.taken = False
+        self.first = 0
+        self.blocks = 0
 
     def take(self, start: int, end: int) -> int:
         """Takes out the lines from ``start`` up to ``end``, where reading goes on."""
@@ -98,11 +104,11 @@ class _Page:
 
     def aside_above(self, index: int) -> None:
         """Takes out the line that a telephone adds below a text, if the last line above ``index`` is one."""
-        index -= 1
-        while index >= 0 and (self.drop[index] or self.blank(index)):
-            index -= 1
-        if index >= 0 and self.lines[index].startswith(ASIDE_STARTS) and ASIDE.match(self.lines[index][:_MAX_LINE]):
-            self.take(index, index + 1)
+        at = index - 1
+        while at >= 0 and index - at <= 4 and self.blank(at):
+            at -= 1
+        if at >= 0 and self.lines[at].startswith(ASIDE_STARTS) and ASIDE.match(self.lines[at][:_MAX_LINE]):
+            self.take(at, at + 1)
 
     def read(self, index: int) -> int:
         """Judges the line at ``index`` and what belongs to it; the index to go on from."""
@@ -132,13 +138,15 @@ class _Page:
         above = index - 1
         while above >= 0 and index - above <= 3 and self.blank(above):
             above -= 1
+        head = index
         if above >= 0 and not self.drop[above]:
             start = self.dated_attribution(above)
             if start < 0:
                 start = self.named_attribution(above)
             if start >= 0:
                 self.take(start, above + 1)
-                self.aside_above(start)
+                head = start
+        self.aside_above(head)
         return self.take(index, end)
 
     def dated_attribution(self, last: int) -> int:
@@ -250,6 +258,9 @@ class _Page:
 
         A field may run on over a line or two; the last ends at a blank line.
         """
+        self.blocks += 1
+        if self.blocks > _MAX_BLOCKS:
+            return 0
         names: set[str] = set()
         end = 0
         loose = 0
@@ -282,7 +293,9 @@ class _Page:
 
     def any_above(self, index: int) -> bool:
         """Whether a line above ``index`` is neither blank nor taken out."""
-        return any(not self.drop[at] and not self.blank(at) for at in range(index))
+        while self.first < index and (self.drop[self.first] or self.blank(self.first)):
+            self.first += 1
+        return self.first < index
 
 
 def _is_sentence(line: str) -> bool:

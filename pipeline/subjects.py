@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_REPLY = r"re|r|aw|antw|antwort|sv|vs|vá|odp|rif|res|ynt|atb|回复|回覆|答复|答覆|返信|답장|رد|תגובה|отв"
+_REPLY = r"re|ré|r|aw|antw|antwort|sv|vs|vá|odp|rif|res|ynt|atb|回复|回覆|答复|答覆|返信|답장|رد|תגובה|отв"
 _FORWARD = r"fwd?|fw|wg|tr|rv|enc|i|vl|vb|doorst|pd|trs|пересл|转发|轉寄|轉寄|転送|전달|הועבר|إعادة توجيه"
 _COUNT = r"(?:\s?[\[({*^]\d{1,3}[\])}]?|\d{1,2})?"
 _PREFIX = re.compile(rf"\s*(?:((?:{_REPLY}){_COUNT})|(?:{_FORWARD}){_COUNT})\s?[:：]+\s*", re.I)
