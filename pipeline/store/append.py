@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row]) -> None:
     grouped: dict[type[Row], list[Row]] = defaultdict(list)
     for row in rows:
         grouped[type(row)].append(row)
-    batches = {table_of(row_type): grouped[row_type] for row_type in ROW_TYPES if row_type in grouped}
+    batches = {table_of(row_type): grouped[row_type] for row_type in sorted(grouped, key=ROW_TYPES.index)}
     bodies = {table: _once(table, batch) for table, batch in batches.items() if table.row_type.BODIES}
     others = {table: batch for table, batch in batches.items() if not table.row_type.BODIES}
     for table, batch in others.items():
@@ -42,12 +43,18 @@ def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row]) -> None:
 def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Sequence[Row]]) -> None:
     if not batches:
         return
-    with transaction(connection, "append"):
+    with ExitStack() as stack:
         for table, batch in batches.items():
-            hashes = "".join(f', md5_number_lower("{column}")' for column in table.hashed)
-            names = quoted([*table.columns, *(f"{column}_hash" for column in table.hashed)])
-            with registered(connection, "batch", to_arrow(table, batch)):
-                connection.execute(f"INSERT INTO {table.name} ({names}) SELECT {quoted(table.columns)}{hashes} FROM batch")
+            stack.enter_context(registered(connection, f"{table.row_type.TABLE}_batch", to_arrow(table, batch)))
+        with transaction(connection, "append"):
+            for table in batches:
+                connection.execute(_insert(table))
+
+
+def _insert(table: Table) -> str:
+    hashes = "".join(f', md5_number_lower("{column}")' for column in table.hashed)
+    names = quoted([*table.columns, *(f"{column}_hash" for column in table.hashed)])
+    return f"INSERT INTO {table.name} ({names}) SELECT {quoted(table.columns)}{hashes} FROM {table.row_type.TABLE}_batch"
 
 
 def _once(table: Table, batch: Sequence[Row]) -> list[Row]:
