@@ -27,9 +27,9 @@ from tests.support.lineage import MAILBOX, Lineage, sender_key
 
 PEOPLE = ("Ann Archer", "Bob Barker", "Cem Celik", "Dora Dahl")
 TOPICS = (
-    "boat sail harbour mast rope tide anchor keel deck storm".split(),
-    "oven flour bread yeast dough crust butter salt knead rye".split(),
-    "loom thread wool dye weave spindle cloth pattern fringe warp".split(),
+    ["boat", "sail", "harbour", "mast", "rope", "tide", "anchor", "keel", "deck", "storm"],
+    ["oven", "flour", "bread", "yeast", "dough", "crust", "butter", "salt", "knead", "rye"],
+    ["loom", "thread", "wool", "dye", "weave", "spindle", "cloth", "pattern", "fringe", "warp"],
 )
 TINY = BuiltinModel(vocabulary=512, width=64, layers=2, heads=2, context=256, base_tokens=12_000)
 

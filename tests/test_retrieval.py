@@ -1,0 +1,93 @@
+"""Searches find what arrived before, and nothing that arrived later; figures by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain import Split
+from pipeline.errors import MailtideError
+from pipeline.runfiles import Exclusions
+from retrain.bm25 import Bm25Index, words
+from retrain.retrieval import Mail, evaluate_retrieval, read_mails
+from tests.support.mailroom import Mailroom
+
+DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=25)
+
+
+@given(DOCUMENTS, st.sampled_from("abcdefz"), st.integers(0, 30), st.integers(1, 12))
+def test_only_what_arrived_before_is_found_and_it_fills_the_list(texts: list[str], query: str, before: int, k: int) -> None:
+    index = Bm25Index.build([(f"d{place}", place, text) for place, text in enumerate(texts)])
+    found = index.search(query, k, before=before)
+    holding = {f"d{place}" for place, text in enumerate(texts) if place < before and query in text.split()}
+    assert {key for key, _ in found} <= holding
+    assert len(found) == min(k, len(holding))
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+
+
+@given(DOCUMENTS, st.randoms())
+def test_the_order_of_documents_does_not_matter(texts: list[str], source: Random) -> None:
+    rows = [(f"d{place}", place, text) for place, text in enumerate(texts)]
+    shuffled = list(rows)
+    source.shuffle(shuffled)
+    assert Bm25Index.build(rows).search("a b", 5) == Bm25Index.build(shuffled).search("a b", 5)
+
+
+def test_a_saved_index_answers_alike(tmp_path: Path) -> None:
+    index = Bm25Index.build([("a", 1, "quick brown fox"), ("b", 2, "lazy dog"), ("c", 3, "quick dog")])
+    index.save(tmp_path)
+    assert Bm25Index.load(tmp_path).search("quick dog", 3) == index.search("quick dog", 3) != []
+    Bm25Index.build([]).save(tmp_path)
+    assert Bm25Index.load(tmp_path).search("quick dog", 3) == []
+    with pytest.raises(MailtideError, match="cannot be read"):
+        Bm25Index.load(tmp_path / "nowhere")
+
+
+def test_words_of_any_language() -> None:
+    assert words("Don't stop_me: STRASSE straße, v2.6") == ["don't", "stop", "me", "strasse", "strasse", "v2", "6"]
+    assert words("日本語 x") == ["日本", "本語", "x"]
+
+
+def mail(key: str, ordinal: int, parent: str | None, text: str, split: Split = Split.VAL) -> Mail:
+    return Mail(key, ordinal, parent, f"thread of {key}", split, "", text)
+
+
+def test_figures_by_hand() -> None:
+    mails = [
+        mail("root", 1, None, "anchor rope"),
+        mail("noise", 2, None, "flour yeast"),
+        mail("answer", 3, "root", "keel tide"),
+        mail("reply", 4, "answer", "keel anchor anchor tide tide keel rope"),
+        mail("lost", 5, "noise", "nothing shared at all"),
+        mail("later", 6, None, "keel tide keel tide anchor"),
+    ]
+    found = evaluate_retrieval(mails, Split.VAL, 10)
+    assert found.queries == 3  # answer, reply and lost answer something; of these only reply shares a word with it
+    assert found.recall[1] is not None and found.recall[10] is not None
+    assert found.recall[10].value == pytest.approx(1 / 3)
+    assert found.ndcg is not None and found.mrr is not None
+    first = found.recall[1].value == pytest.approx(1 / 3)
+    gains = (3, 1) if first else (1, 3)
+    reached = (gains[0] + gains[1] / math.log2(3)) / (3 + 1 / math.log2(3))
+    assert found.ndcg.value == pytest.approx(reached / 3)
+    assert found.mrr.value == pytest.approx((1 if first else 0.5) / 3)
+    assert evaluate_retrieval(mails, Split.TEST, 10).queries == 0
+
+
+def test_mails_are_read_from_shards_once_each_with_what_they_answer(tmp_path: Path) -> None:
+    room = Mailroom(tmp_path)
+    room.close(8)
+    room.close(8)
+    mails = read_mails(room.home, room.ask(), Exclusions())
+    assert len({mail.key for mail in mails}) == len(mails) > 16
+    assert [mail.ordinal for mail in mails] == sorted(mail.ordinal for mail in mails)
+    assert all("⁂" not in mail.words for mail in mails)
+    assert any(mail.parent is not None for mail in mails)
+    gone = mails[0].thread_id
+    left = read_mails(room.home, room.ask(), Exclusions(threads=frozenset({gone})))
+    assert {mail.thread_id for mail in mails} - {mail.thread_id for mail in left} == {gone}

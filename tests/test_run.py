@@ -1,0 +1,228 @@
+"""Whole runs on a tiny model: what they leave, that they continue each other, and that no crash changes a byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.coverage import read_coverage, windows_trained
+from pipeline.errors import RunError
+from pipeline.halves import selects
+from pipeline.home import sha256_file, sha256_folder
+from pipeline.requests import RunRequest, RunResult
+from pipeline.runfiles import read_losses
+from pipeline.settings import EvalSettings, ModelSettings
+from retrain.generate import generate
+from retrain.metrics import read_metrics
+from retrain.offline import OFFLINE
+from retrain.progress import Progress
+from retrain.run import execute
+from tests.conftest import REPOSITORY
+from tests.support.mailroom import TINY, Mailroom, tiny_settings
+
+SAME = (
+    "manifest.parquet",
+    "schedule.parquet",
+    "losses.parquet",
+    "eval_results.json",
+    "best_checkpoint.txt",
+    "coverage.parquet",
+)
+
+
+def quiet(progress: Progress) -> None:
+    """Hears nothing."""
+
+
+def bytes_of(room: Mailroom, request: RunRequest) -> dict[str, str]:
+    """Digests of everything that a run's outcome consists of, times apart."""
+    folder = room.home.run(request.run_id)
+    files = {name: sha256_file(folder / name) for name in SAME}
+    return {**files, "adapter": sha256_folder(room.home.adapter(request.adapter_id))}
+
+
+def first_run(root: Path) -> tuple[Mailroom, RunRequest]:
+    room = Mailroom(root)
+    room.close()
+    return room, room.ask()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mailroom, RunRequest, RunResult]:
+    room, request = first_run(tmp_path_factory.mktemp("home"))
+    return room, request, execute(room.home, request.run_id, quiet)
+
+
+def test_a_run_leaves_all_of_its_evidence(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    room, request, result = uninterrupted
+    folder = room.home.run(request.run_id)
+    assert json.loads((folder / "result.json").read_text())["adapter_sha256"] == result.adapter_sha256
+    assert sha256_folder(room.home.adapter(request.adapter_id)) == result.adapter_sha256
+    assert (folder / "best_checkpoint.txt").read_text().strip() == result.checkpoint == f"step-{result.steps:06d}"
+    records = read_metrics(folder / "metrics.jsonl")
+    assert [record.step for record in records] == list(range(1, result.steps + 1))
+    assert records[-1].tokens == result.tokens
+    assert windows_trained(read_coverage(folder / "coverage.parquet")) == {0}
+    losses = read_losses(folder / "losses.parquet")
+    assert {loss.adapter_id for loss in losses} == {request.adapter_id, f"base:{request.base.base_id}"}
+    tested = {loss.checkpoint for loss in losses if loss.split == "test" and loss.adapter_id == request.adapter_id}
+    assert tested == {result.checkpoint}
+    assert str(room.home.root) not in (room.home.adapter(request.adapter_id) / "adapter_config.json").read_text()
+    measured = json.loads((folder / "eval_results.json").read_text())["checkpoints"]
+    assert {"bm25", request.adapter_id, f"base:{request.base.base_id}"} == {entry["adapter_id"] for entry in measured}
+
+
+def test_the_adapter_has_learned_its_window(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    room, request, result = uninterrupted
+    losses = read_losses(room.home.run(request.run_id) / "losses.parquet")
+
+    def mean(adapter_id: str, checkpoint: str) -> float:
+        own = [x for x in losses if (x.adapter_id, x.checkpoint, x.split) == (adapter_id, checkpoint, "val")]
+        return sum(x.nll for x in own) / sum(x.n_tokens for x in own)
+
+    assert mean(request.adapter_id, result.checkpoint) < mean(f"base:{request.base.base_id}", "") - 0.01
+
+
+def test_a_finished_run_is_not_run_again(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    room, request, result = uninterrupted
+
+    def unexpected(progress: Progress) -> None:
+        raise AssertionError(progress)
+
+    assert execute(room.home, request.run_id, unexpected) == result
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(lambda p: p.step == "base", id="base"),
+        pytest.param(lambda p: p.step == "train" and p.done == 1, id="first-step"),
+        pytest.param(lambda p: p.step == "train" and p.done == 7, id="between-checkpoints"),
+        pytest.param(lambda p: p.step == "evaluate" and p.text.startswith("base:"), id="measuring"),
+        pytest.param(lambda p: p.step == "retrieval", id="retrieval"),
+        pytest.param(lambda p: p.step == "finish", id="finish"),
+    ],
+)
+def test_a_crash_anywhere_changes_no_byte(
+    uninterrupted: tuple[Mailroom, RunRequest, RunResult], moment: Callable[[Progress], bool], tmp_path: Path
+) -> None:
+    room, request = first_run(tmp_path)
+
+    def fall(progress: Progress) -> None:
+        if moment(progress):
+            raise Crash
+
+    with pytest.raises(Crash):
+        execute(room.home, request.run_id, fall)
+    execute(room.home, request.run_id, quiet)
+    reference, original, _ = uninterrupted
+    assert request == original
+    assert bytes_of(room, request) == bytes_of(reference, original)
+
+
+def test_a_killed_process_changes_no_byte(uninterrupted: tuple[Mailroom, RunRequest, RunResult], tmp_path: Path) -> None:
+    room, request = first_run(tmp_path)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "retrain.worker", "--home", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, **OFFLINE},
+    )
+    with worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.write(json.dumps({"run_id": request.run_id}) + "\n")
+        worker.stdin.flush()
+        for line in worker.stdout:
+            said = json.loads(line)
+            if said.get("step") == "train" and said["done"] == 6:
+                worker.kill()
+                break
+    assert worker.returncode == -9
+    assert not (room.home.run(request.run_id) / "result.json").exists()
+    execute(room.home, request.run_id, quiet)
+    reference, original, _ = uninterrupted
+    assert bytes_of(room, request) == bytes_of(reference, original)
+
+
+def test_a_run_continues_its_parent_and_measures_only_what_is_unknown(tmp_path: Path) -> None:
+    room, request = first_run(tmp_path)
+    first = execute(room.home, request.run_id, quiet)
+    room.promote(request, first)
+    room.close()
+    later = room.ask()
+    second = execute(room.home, later.run_id, quiet)
+    assert later.parent is not None and later.parent.adapter_id == first.adapter_id
+    assert (second.new_chunks, second.rehearsal_chunks) == (18, second.rehearsal_chunks)
+    assert second.rehearsal_chunks > 0
+    losses = read_losses(room.home.run(later.run_id) / "losses.parquet")
+    of_parent = [loss for loss in losses if loss.adapter_id == first.adapter_id]
+    assert of_parent and all(":w1:" in loss.chunk_id for loss in of_parent)  # window 0 was measured by the run before
+    of_base = [loss for loss in losses if loss.adapter_id.startswith("base:")]
+    assert of_base and all(":w1:" in loss.chunk_id for loss in of_base)
+    measured = json.loads((room.home.run(later.run_id) / "eval_results.json").read_text())["checkpoints"]
+    (parent,) = [e for e in measured if e["adapter_id"] == first.adapter_id and e["split"] == "val"]
+    assert parent["n_chunks"] == 6  # of both windows, from stored and new losses together
+
+
+def test_with_enough_val_threads_one_half_chooses(tmp_path: Path) -> None:
+    room = Mailroom(tmp_path, tiny_settings(min_threads=1, model=ModelSettings(builtin=TINY)))
+    room.close(64)
+    request = room.ask()
+    result = execute(room.home, request.run_id, quiet)
+    folder = room.home.run(request.run_id)
+    val = [loss for loss in read_losses(folder / "losses.parquet") if loss.split == "val"]
+
+    def mean(checkpoint: str) -> float:
+        own = [x for x in val if x.checkpoint == checkpoint and selects(x.chunk_id.partition(":")[0])]
+        return sum(x.nll for x in own) / sum(x.n_tokens for x in own)
+
+    names = sorted({loss.checkpoint for loss in val if loss.adapter_id == request.adapter_id})
+    assert len(names) > 1
+    assert result.checkpoint == min(names, key=lambda name: (mean(name), name))
+
+
+def test_a_changed_parent_is_refused(tmp_path: Path) -> None:
+    room, request = first_run(tmp_path)
+    room.promote(request, execute(room.home, request.run_id, quiet))
+    room.close()
+    later = room.ask()
+    (room.home.adapter(request.adapter_id) / "adapter_config.json").write_text("{}")
+    with pytest.raises(RunError, match="not the one recorded"):
+        execute(room.home, later.run_id, quiet)
+
+
+def test_a_request_of_another_run_is_refused(tmp_path: Path) -> None:
+    room, request = first_run(tmp_path)
+    folder = room.home.run(request.run_id)
+    other = request.model_copy(update={"settings": tiny_settings(evaluate=EvalSettings(max_chunks=3))})
+    (folder / "request.json").write_text(other.model_dump_json())
+    with pytest.raises(RunError, match=f"not of {request.run_id}"):
+        execute(room.home, request.run_id, quiet)
+
+
+def test_answers_come_from_base_or_adapter(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    room, request, result = uninterrupted
+    room_after = Mailroom(room.home.root)
+    room_after.promote(request, result)
+    adapter = room_after.lineage.parent
+    settings = request.settings.model
+    plain = generate(room.home, request.base, None, "Subject: boat", 12, model=settings)
+    assert plain == generate(
+        room.home, request.base, None, [{"role": "user", "content": "Subject: boat"}], 12, model=settings
+    )
+    assert generate(room.home, request.base, adapter, "Subject: boat " * 300, 12, model=settings)
+    with pytest.raises(RunError, match="leave no room"):
+        generate(room.home, request.base, None, "x", TINY.context, model=settings)

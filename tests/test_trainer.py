@@ -1,0 +1,165 @@
+"""The training loop on a tiny model: what a step's loss is, what measuring leaves untouched, when it stops and fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.domain import Split
+from pipeline.errors import RunError
+from pipeline.runfiles import Loss
+from pipeline.settings import ModelSettings, TrainSettings
+from retrain import checkpoints
+from retrain.base import build
+from retrain.batches import Batch, Example, Source, encode
+from retrain.losses import EVAL_VERSION, score
+from retrain.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
+from retrain.trainer import Checkpointing, Recipe, StepRecord, fit
+from tests.support.mailroom import TINY, letters
+
+COMPUTE = choose_compute(ModelSettings(), 1)
+TRAIN = TrainSettings(lora_r=4, lora_alpha=8)
+RECIPE = Recipe(
+    lr=5e-3, warmup=0.1, weight_decay=0.0, clip=1.0, accumulation=1, optimizer="adamw_torch", beta2=0.999, seed=1
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    build([chunk.text for chunk in letters(0)], TINY, 0, COMPUTE, folder, lambda record: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(base: Path) -> list[Example]:
+    chunks = [chunk for chunk in letters(1) if chunk.split is Split.TRAIN]
+    sources = [Source(chunk.chunk_id, chunk.text, chunk.new_from) for chunk in chunks]
+    return encode(load_tokenizer(base), sources, TINY.context)
+
+
+def adapted(base: Path, *, quantize: bool = True) -> Any:
+    model = load_base(base, COMPUTE, quantize=quantize)
+    return fresh_adapter(model, TRAIN, builtin=True, quantize=quantize, checkpointing=False, seed=3)
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def trained(
+    model: Any, batches: list[Batch], folder: Path, recipe: Recipe = RECIPE, checkpointing: Checkpointing | None = None
+) -> list[StepRecord]:
+    records: list[StepRecord] = []
+    fit(
+        model, batches, recipe, compute=COMPUTE, pad=1, folder=folder, on_step=records.append, checkpointing=checkpointing
+    )  # fmt: skip
+    return records
+
+
+def saving(folder: Path, score_model: Callable[[str], list[Loss]], **changes: Any) -> Checkpointing:
+    given = {"every": 2, "keep": 5, "selecting": None, "patience": 0, "min_delta": 0.0, **changes}
+    return Checkpointing(folder=folder, base_id="b", score=score_model, **given)
+
+
+def pairs(examples: list[Example]) -> list[Batch]:
+    return [Batch(0, tuple(examples[first : first + 2])) for first in range(0, 12, 2)]
+
+
+def test_every_linear_layer_of_the_builtin_model_is_trained_the_head_included(base: Path) -> None:
+    names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights(adapted(base))}
+    assert names == set(BUILTIN_TARGETS)
+
+
+def test_the_loss_falls(base: Path, examples: list[Example], tmp_path: Path) -> None:
+    records = trained(adapted(base), pairs(examples) * 3, tmp_path)
+    assert [record.step for record in records] == list(range(1, 19))
+    assert sum(r.loss for r in records[-6:]) < sum(r.loss for r in records[:6]) - 3
+    assert records[-1].tokens == 3 * sum(len(example.ids) for example in examples[:12])
+
+
+def test_a_step_weighs_tokens_alike_however_batches_are_cut(base: Path, examples: list[Example], tmp_path: Path) -> None:
+    apart, together = adapted(base, quantize=False), adapted(base, quantize=False)
+    two = Recipe(**{**{name: getattr(RECIPE, name) for name in Recipe.__slots__}, "accumulation": 2})
+    some = sorted(examples, key=lambda example: len(example.ids))
+    short, long = some[:1], some[-3:]
+    one = trained(together, [Batch(0, (*short, *long))], tmp_path / "a")
+    other = trained(apart, [Batch(0, tuple(short)), Batch(0, tuple(long))], tmp_path / "b", two)
+    assert [record.loss for record in one] == pytest.approx([record.loss for record in other], rel=1e-3)
+    for name, value in weights(together).items():
+        torch.testing.assert_close(weights(apart)[name], value, rtol=0.05, atol=2e-3)
+
+
+def test_measuring_between_steps_changes_nothing(base: Path, examples: list[Example], tmp_path: Path) -> None:
+    """On CPUs with AVX512-BF16, 4-bit layers used to be repacked for good by the first forward pass in eval mode."""
+    measured, plain = adapted(base), adapted(base)
+
+    def measure(name: str) -> list[Loss]:
+        splits = {example.chunk_id: "val" for example in examples}
+        return score(
+            measured, examples[:4], splits, adapter_id="a", checkpoint=name, pad=1, compute=COMPUTE, batch_tokens=999
+        )  # fmt: skip
+
+    trained(measured, pairs(examples), tmp_path / "a", checkpointing=saving(tmp_path / "a", measure))
+    trained(plain, pairs(examples), tmp_path / "b")
+    for name, value in weights(plain).items():
+        assert torch.equal(weights(measured)[name], value), name
+    assert [checkpoint.name for checkpoint in checkpoints.find(tmp_path / "a")] == [
+        "step-000002",
+        "step-000004",
+        "step-000006",
+    ]
+
+
+def rising(steps: list[float]) -> Callable[[str], list[Loss]]:
+    """Losses as told, one per checkpoint."""
+    told = iter(steps)
+    return lambda name: [Loss("a", name, "c", "val", next(told), 1, 1, EVAL_VERSION)]
+
+
+def test_it_stops_when_the_selecting_half_has_not_improved_and_keeps_the_best(
+    base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    batches = pairs(examples) * 2
+    plan = saving(
+        tmp_path, rising([3.0, 2.0, 2.5, 2.4, 2.3]), every=1, keep=1, selecting=frozenset({"c"}), patience=2
+    )  # fmt: skip
+    assert len(trained(adapted(base), batches, tmp_path, checkpointing=plan)) == 4
+    found = checkpoints.find(tmp_path)
+    assert [(checkpoint.step, checkpoint.resumable) for checkpoint in found] == [
+        (1, False),
+        (2, True),
+        (3, False),
+        (4, True),
+    ]
+    assert trained(adapted(base), batches, tmp_path, checkpointing=plan) == []  # a restart does not go on
+
+
+def test_a_half_written_checkpoint_is_removed_and_training_goes_on_from_a_whole_one(
+    base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    whole = saving(tmp_path / "whole", lambda name: [])
+    reference = adapted(base)
+    trained(reference, pairs(examples), tmp_path / "whole", checkpointing=whole)
+    assert checkpoints.newest_whole(tmp_path / "whole") == checkpoints.Checkpoint(6, tmp_path / "whole" / "step-000006")
+    for path in (tmp_path / "whole" / "step-000006").iterdir():
+        path.unlink()
+    (tmp_path / "whole" / "step-000006").rename(tmp_path / "whole" / ".partial")
+    again = adapted(base)
+    records = trained(again, pairs(examples), tmp_path / "whole", checkpointing=whole)
+    assert [record.step for record in records] == [5, 6]
+    for name, value in weights(reference).items():
+        assert torch.equal(weights(again)[name], value), name
+    assert not (tmp_path / "whole" / ".partial").exists()
+
+
+def test_a_loss_that_is_no_number_names_the_chunks(base: Path, examples: list[Example], tmp_path: Path) -> None:
+    model = adapted(base)
+    with torch.no_grad():
+        next(iter(value for value in model.parameters() if value.requires_grad)).fill_(float("nan"))
+    with pytest.raises(RunError, match=f"loss is nan at step 1, on chunks {examples[0].chunk_id}"):
+        trained(model, pairs(examples), tmp_path)
