@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +44,8 @@ PAGE = 10_000
 def export_view(store: Store, view: str, format: str, path: Path) -> int:
     """Writes all rows of a view as of now, and returns how many; ``path`` is replaced as a whole.
 
-    CSV has a header, NULL as nothing, and lists as JSON; JSON is one array of row objects; times are ISO 8601, in UTC.
+    CSV has a header, NULL as nothing, and lists as JSON; JSON is one array of row objects. In both, times are ISO 8601 in
+    UTC, and what is no finite number is NULL.
     """
     if view not in VIEWS:
         raise UsageError(f"there is no view {view!r}", hint=f"views: {', '.join(VIEWS)}")
@@ -51,12 +53,12 @@ def export_view(store: Store, view: str, format: str, path: Path) -> int:
     if format not in formats:
         raise UsageError(f"there is no format {format!r}", hint=f"formats: {', '.join(formats)}")
     with store.cursor() as cursor, store_errors(f"export {view}"), reading(cursor), atomic_path(path) as temporary:
-        cursor.execute(f"SELECT * FROM {view}")
-        return formats[format](cursor, temporary)
+        return formats[format](cursor, f"SELECT * FROM {view}", temporary)
 
 
-def _csv(cursor: DuckDBPyConnection, path: Path) -> int:
+def _csv(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
     count = 0
+    cursor.execute(sql)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(column[0] for column in cursor.description)
@@ -66,7 +68,8 @@ def _csv(cursor: DuckDBPyConnection, path: Path) -> int:
     return count
 
 
-def _json(cursor: DuckDBPyConnection, path: Path) -> int:
+def _json(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
+    cursor.execute(sql)
     columns = [column[0] for column in cursor.description]
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -79,11 +82,11 @@ def _json(cursor: DuckDBPyConnection, path: Path) -> int:
     return count
 
 
-def _parquet(cursor: DuckDBPyConnection, path: Path) -> int:
+def _parquet(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    with cursor.to_arrow_reader(PAGE) as batches, pq.ParquetWriter(path, batches.schema) as writer:
+    with cursor.sql(sql).to_arrow_reader(PAGE) as batches, pq.ParquetWriter(path, batches.schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
             count += batch.num_rows
@@ -96,4 +99,6 @@ def _rows(cursor: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value.isoformat() if isinstance(value, datetime) else value

@@ -26,6 +26,7 @@ ROW_LIMIT = 10_000
 SECONDS = 30.0
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
+_BARE_AT = re.compile(r"(?<![\w\".])at(?![\w\"])", re.IGNORECASE)
 _RULE = "exactly one SELECT (or EXPLAIN of one) can be run"
 
 
@@ -44,7 +45,7 @@ def run_people_sql(store: Store, sql: str, *, row_limit: int = ROW_LIMIT, second
     Raises ``UsageError`` for a statement that is refused or wrong, ``StoreError`` when it takes longer than ``seconds`` or
     needs more memory than the store has.
     """
-    with store.cursor() as cursor, _answers():
+    with store.cursor() as cursor, _answers(sql):
         _check(cursor, sql)
         with reading(cursor), _limited(cursor, seconds) as expired:
             cursor.execute(sql)
@@ -114,14 +115,15 @@ def _too_slow(seconds: float) -> StoreError:
 
 
 @contextmanager
-def _answers() -> Iterator[None]:
+def _answers(sql: str) -> Iterator[None]:
     import duckdb
 
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         raise StoreError(f"the query needs too much memory: {first_line(error)}", hint="narrow it") from error
+    except duckdb.ParserException as error:
+        hint = 'the column is "at", in double quotes: at alone is a word of SQL' if _BARE_AT.search(sql) else ""
+        raise UsageError(first_line(error), hint=hint) from error
     except duckdb.Error as error:
-        message = first_line(error)
-        hint = 'the column is "at", in double quotes: at alone is a word of SQL' if 'near "at"' in message else ""
-        raise UsageError(message, hint=hint) from error
+        raise UsageError(first_line(error)) from error
