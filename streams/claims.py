@@ -215,9 +215,13 @@ def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str])
         return champion.adapter_id
     rows = store.query(
         f"""
+        WITH served AS (
+            SELECT l.* FROM loss_rows l JOIN adapter_rows a USING (adapter_id, mailbox) JOIN run_events e USING (run_id)
+            WHERE l.split = 'val' AND e.detail->>'checkpoint' = l.checkpoint
+        )
         SELECT r.adapter_id, sum(r.nll - c.nll) / sum(c.n_tokens) AS difference
-        FROM loss_rows r JOIN loss_rows c USING (mailbox, chunk_id, eval_version, split)
-        WHERE c.adapter_id = ? AND r.adapter_id IN ({", ".join("?" for _ in rivals)}) AND split = 'val'
+        FROM served r JOIN served c USING (mailbox, chunk_id, eval_version)
+        WHERE c.adapter_id = ? AND r.adapter_id IN ({", ".join("?" for _ in rivals)})
         GROUP BY r.adapter_id HAVING difference < 0 ORDER BY difference, r.adapter_id LIMIT 1
         """,
         [champion.adapter_id, *rivals],
