@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 _MONTHS = {
     name: number
@@ -78,17 +79,19 @@ def _moment(
         hours = hours % 12 + (12 if half[0] in "pP" else 0)
     try:
         local = datetime(number, month, int(day), hours, int(minute), min(int(second or 0), 59))
-        moment = local - timedelta(minutes=_east(offset, name))
+        moment = local - _east(offset, name)
     except (ValueError, OverflowError):
         return None
     return moment if _EARLIEST <= moment < _LATEST else None
 
 
-def _east(offset: str | None, name: str | None) -> int:
-    if offset:
-        digits = offset[1:].strip().replace(":", "").rjust(4, "0")
-        minutes = int(digits[:2]) * 60 + int(digits[2:])
-        if minutes > 14 * 60:
-            return 0
-        return -minutes if offset[0] == "-" else minutes
-    return _ZONES.get(name.lower(), 0) if name else 0
+@lru_cache(maxsize=256)
+def _east(offset: str | None, name: str | None) -> timedelta:
+    """How far east of Greenwich an offset, else a zone's name, puts the clock."""
+    if not offset:
+        return timedelta(minutes=_ZONES.get(name.lower(), 0) if name else 0)
+    digits = offset[1:].strip().replace(":", "").rjust(4, "0")
+    minutes = int(digits[:2]) * 60 + int(digits[2:])
+    if minutes > 14 * 60:
+        minutes = 0
+    return timedelta(minutes=-minutes if offset[0] == "-" else minutes)

@@ -22,6 +22,8 @@ MAX_FIELDS = 2000
 MAX_REFERENCES = 200
 MAX_ID = 998
 
+_HEADER_END = re.compile(rb"\n(?:\r?\n|--)")
+_FOLD = re.compile(r"\n[ \t]+")
 _WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
 _PARAMETER = re.compile(r"[;\s]\s*([^\s=;\"]{1,80})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^;]*))", re.S)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
@@ -60,11 +62,10 @@ def body_offset(raw: bytes, start: int, end: int) -> tuple[int, int]:
     """
     if raw.startswith((b"\n", b"\r\n"), start):
         return start, start + 1 + (raw[start] == 13)
-    unix = raw.find(b"\n\n", start, end)
-    dos = raw.find(b"\n\r\n", start, end if unix < 0 else unix)
-    head_end, body = (dos + 1, dos + 3) if dos >= 0 else (unix + 1, unix + 2) if unix >= 0 else (end, end)
-    delimiter = raw.find(b"\n--", start, head_end)
-    return (delimiter + 1, delimiter + 1) if delimiter >= 0 else (head_end, body)
+    stop = _HEADER_END.search(raw, start, end)
+    if stop is None:
+        return end, end
+    return stop.start() + 1, stop.start() + 1 if stop[0].endswith(b"-") else stop.end()
 
 
 def read_fields(head: bytes) -> tuple[dict[str, str], int]:
@@ -78,7 +79,7 @@ def read_fields(head: bytes) -> tuple[dict[str, str], int]:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     fields: dict[str, str] = {}
     count = 0
-    for line in text.replace("\n\t", " ").replace("\n ", " ").split("\n"):
+    for line in _FOLD.sub(" ", text).split("\n"):
         name, colon, value = line.partition(":")
         if colon:
             count += 1
@@ -243,7 +244,7 @@ def list_name(value: str) -> str | None:
 def newest_received(raw: bytes) -> datetime | None:
     """When the last server took the mail over: the date of the topmost Received field that has one, UTC."""
     head = raw[: body_offset(raw, 0, len(raw))[0]][:MAX_HEADER_BYTES].decode("latin-1").replace("\r\n", "\n")
-    for line in head.replace("\n\t", " ").replace("\n ", " ").split("\n"):
+    for line in _FOLD.sub(" ", head).split("\n"):
         name, _, value = line.partition(":")
         if name.rstrip().lower() == "received" and (at := parse_date(value.rpartition(";")[2])):
             return at

@@ -51,7 +51,7 @@ FIRST_FIELD = re.compile(
     r"|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
 )
 ORIGINAL = re.compile(
-    r"-{2,}\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
+    r"-{2,}+\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
     r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré"
     r"|Mensaje original"
     r"|Mensaje reenviado|Mensagem original|Mensagem encaminhada|Messaggio originale|Messaggio inoltrato"
@@ -86,5 +86,5 @@ CLOSING = re.compile(
     re.I,
 )
 END_OF_FORWARD = re.compile(
-    r"-{2,}\s?(?:End (?:of )?(?:forwarded|included|original) (?:message|mail)|Ende der weitergeleiteten)", re.I
+    r"-{2,}+\s?(?:End (?:of )?(?:forwarded|included|original) (?:message|mail)|Ende der weitergeleiteten)", re.I
 )

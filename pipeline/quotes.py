@@ -8,6 +8,7 @@ programs of all languages; the words are in ``phrases``.
 from __future__ import annotations
 
 import re
+from itertools import compress
 
 from pipeline.phrases import (
     APPLE_FORWARD,
@@ -39,7 +40,7 @@ _RULE = re.compile(r"[-_=*~]{10,}\s*$")
 _PGP = re.compile(r"-----BEGIN PGP (SIGNATURE|SIGNED MESSAGE|PUBLIC KEY BLOCK)-----")
 _SCRUBBED = re.compile(r"-{10,} next part -{10,}")
 _CONTACT = re.compile(r"@|://|www\.|\d{3}[\s.)/-]?\d{2}|\+\d")
-_MANY_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
+_INDENTED = re.compile(r"\n[ \t]+[>\[]")
 
 
 def own_words(text: str, *, answers: bool = False) -> str:
@@ -50,10 +51,8 @@ def own_words(text: str, *, answers: bool = False) -> str:
     evidence only those lines are: what follows may be all that the mail has to say.
     """
     lines = text.split("\n")
-    if "\n >" in text or "\n\t>" in text or "\n\t[[" in text or text.startswith(" "):
-        marks = [line.lstrip()[:1] for line in lines]
-    else:
-        marks = [line[:1] for line in lines]
+    indented = text.startswith(" ") or _INDENTED.search(text)
+    marks = [line.lstrip()[:1] for line in lines] if indented else [line[:1] for line in lines]
     page = _Page(lines, marks, answers)
     following = 0
     for index, mark in enumerate(marks):
@@ -62,29 +61,37 @@ def own_words(text: str, *, answers: bool = False) -> str:
     page.aside_above(len(lines))
     if not page.taken:
         return text
-    kept = "\n".join([line for line, drop in zip(lines, page.drop, strict=True) if not drop])
-    return _MANY_BLANK.sub("\n\n", kept).strip("\n")
+    return "\n".join(compress(lines, page.stays)).strip("\n")
 
 
 class _Page:
-    """The lines of a text, the first character of each, and which of them are taken out.
+    """The lines of a text, the first character of each, and which of them stay.
 
-    ``first`` is at or before the first line that stays; ``blocks`` counts the searches for header lines, which are bounded.
+    ``end`` is where what was last taken out ends, and ``gap`` whether a blank line stays above it. ``first`` is at or
+    before the first line that stays; ``blocks`` counts the searches for header lines, which are bounded.
     """
 
     def __init__(self, lines: list[str], marks: list[str], answers: bool) -> None:
         self.lines = lines
         self.marks = marks
         self.answers = answers
-        self.drop = [False] * len(lines)
+        self.stays = [True] * len(lines)
         self.taken = False
+        self.gap = False
+        self.end = -1
         self.first = 0
         self.blocks = 0
 
     def take(self, start: int, end: int) -> int:
-        """Takes out the lines from ``start`` up to ``end``, where reading goes on."""
-        self.drop[start:end] = [True] * (end - start)
+        """Takes out the lines from ``start`` up to ``end``, where reading goes on; and the blank ones that follow, if what
+        stays above ends in a blank line too."""
+        if start != self.end:
+            self.gap = start == 0 or self.blank(start - 1)
+        if self.gap:
+            end = self.filled(end)
+        self.stays[start:end] = [False] * (end - start)
         self.taken = True
+        self.end = end
         return end
 
     def blank(self, index: int) -> bool:
@@ -139,7 +146,7 @@ class _Page:
         while above >= 0 and index - above <= 3 and self.blank(above):
             above -= 1
         head = index
-        if above >= 0 and not self.drop[above]:
+        if above >= 0 and self.stays[above]:
             start = self.dated_attribution(above)
             if start < 0:
                 start = self.named_attribution(above)
@@ -153,13 +160,13 @@ class _Page:
         """Where the attribution that ends at ``last`` begins: a date and a verb or an address, in one to four lines; -1
         where there is none."""
         tail = self.lines[last].rstrip()
-        if not (tail.endswith((":", "：", ">", ",")) or _last_word(tail) in WROTE):
+        if not (tail.endswith(_COLONS) or _last_word(tail) in WROTE) or not ("@" in tail or _says(tail)):
             return -1
         whole = ""
         found = -1
         for start in range(last, max(last - 4, -1), -1):
             line = self.lines[start][:_MAX_LINE].strip()
-            if not line or self.drop[start]:
+            if not line or not self.stays[start]:
                 break
             whole = f"{line} {whole}"
             first = line.split(None, 1)[0].strip("*_,.\"'(").lower()
@@ -169,6 +176,8 @@ class _Page:
                 and ("@" in whole or _says(whole.rstrip()))
             ):
                 found = start
+                if first in OPENERS:
+                    break
         return found
 
     def named_attribution(self, last: int) -> int:
@@ -197,8 +206,11 @@ class _Page:
 
     def dashes(self, index: int, line: str) -> int:
         """A line that begins with ``-``: a signature mark, the head of an earlier mail, PGP armour, a rule."""
-        if line.rstrip() in ("--", "- --"):  # PGP puts dashes before dashes
+        line = line.rstrip()
+        if line in ("--", "- --"):  # PGP puts dashes before dashes
             return self.signature(index) if self.any_above(index) else index + 1
+        if line[-1] != "-":
+            return index + 1
         if ORIGINAL.match(line):
             return self.earlier_mail(index, self.block_end(self.filled(index + 1), 1) or index + 1)
         if pgp := _PGP.match(line):
@@ -212,21 +224,23 @@ class _Page:
 
         A block that opens with a sentence, a mere closing ("Regards, Ann") or one longer than a signature is kept.
         """
-        end = index + 1
         block: list[str] = []
-        while end < len(self.lines) and self.marks[end] != ">":
-            line = self.lines[end][:_MAX_LINE]
-            if self.marks[end] == "-" and (line.rstrip() == "--" or ORIGINAL.match(line)):
-                break
-            if line.endswith(_COLONS) and self.dated_attribution(end) > index:
-                break
-            if not self.blank(end):
-                block.append(line.strip())
+        end = index + 1
+        while end < len(self.lines) and (mark := self.marks[end]) != ">":
+            line = self.lines[end].strip()
+            if line:
+                if mark == "-" and (line == "--" or ORIGINAL.match(line[:_MAX_LINE])):
+                    break
+                if line[-1] in ":：" and self.dated_attribution(end) > index:
+                    break
+                block.append(line)
             end += 1
-        if block and not _is_footer(block[:4]):
-            closing = CLOSING.match(block[0]) and len(block) <= 4 and not any(map(_CONTACT.search, block))
-            if closing or len(block) > _MAX_SIGNATURE or _is_sentence(block[0]):
-                return index + 1
+        if (
+            block
+            and (len(block) > _MAX_SIGNATURE or _is_sentence(block[0]) or _is_closing(block))
+            and not _is_footer(block[:4])
+        ):
+            return index + 1
         return self.take(index, end)
 
     def armour(self, index: int, kind: str) -> int:
@@ -293,9 +307,14 @@ class _Page:
 
     def any_above(self, index: int) -> bool:
         """Whether a line above ``index`` is neither blank nor taken out."""
-        while self.first < index and (self.drop[self.first] or self.blank(self.first)):
+        while self.first < index and (not self.stays[self.first] or self.blank(self.first)):
             self.first += 1
         return self.first < index
+
+
+def _is_closing(block: list[str]) -> bool:
+    """Whether a few lines only take leave ("Regards, Ann"), without telephone, address or link."""
+    return len(block) <= 4 and CLOSING.match(block[0]) is not None and not any(map(_CONTACT.search, block))
 
 
 def _is_sentence(line: str) -> bool:
