@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.errors import NothingToDo, RegistryError
+from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.requests import AdapterRef, BaseRef
 from pipeline.settings import Settings
@@ -37,14 +37,15 @@ class Writer:
         require_training()
         from retrain.generate import generate
 
-        return generate(self.home, self.settings.model, self.base, self.adapter, chat_messages(self.found), MAX_NEW_TOKENS)
+        messages = chat_messages(self.found)
+        return generate(self.home, self.base, self.adapter, messages, MAX_NEW_TOKENS, model=self.settings.model)
 
 
 def write_answer(
     store: Store, home: Home, settings: Settings, mailbox: str, found: Answer, adapter_id: str | None, *, generate: bool
 ) -> Writer | None:
-    """The writer of an answer, or None where the best passage is the answer. Raises ``RegistryError`` for an adapter that
-    is not this mailbox's, and ``NothingToDo`` when the built-in model was asked for before its first run."""
+    """The writer of an answer, or None where the best passage is the answer. Raises ``UsageError`` for an adapter that is
+    not this mailbox's, and ``NothingToDo`` when the built-in model was asked for before its first run."""
     if adapter_id is None:
         adapter_id = journal(store).champion(mailbox)
     adapter = _reference(store, home, mailbox, adapter_id) if adapter_id else None
@@ -55,13 +56,16 @@ def write_answer(
         raise NothingToDo(f"no window of {mailbox} has closed, so there is no model yet", hint="leave out --generate")
     base = base_of(store, settings, mailbox, shards[0])
     if base.kind == "builtin" and not (home.root / base.path).is_dir():
-        raise NothingToDo("the built-in base is made by the first run", hint="mailtide retrain --confirm")
+        raise NothingToDo(
+            "the built-in base is made by the first run",
+            hint="make it with `mailtide retrain --confirm`, or leave out --generate",
+        )
     return Writer(home, settings, base, adapter, found)
 
 
 def _reference(store: Store, home: Home, mailbox: str, adapter_id: str) -> AdapterRef:
     rows = store.fetch(AdapterRow, "adapter_id = ? AND mailbox = ?", [adapter_id, mailbox])
     if not rows:
-        raise RegistryError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")
+        raise UsageError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")
     path = home.adapter(adapter_id).relative_to(home.root).as_posix()
     return AdapterRef(adapter_id=adapter_id, run_id=rows[0].run_id, path=path, sha256=rows[0].sha256)
