@@ -118,7 +118,7 @@ def build(
         weight_decay=0.1,
         clip=1.0,
         accumulation=1,
-        optimizer="adamw_torch",
+        optimizer="adamw_torch_fused",
         beta2=0.95,
         seed=seed % 2**32,
     )

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def optimizer_name(asked: str, compute: Compute) -> str:
     """What ``train.optimizer: auto`` means here."""
     if asked != "auto":
         return asked
-    return "paged_adamw_8bit" if compute.on_gpu else "adamw_torch"
+    return "paged_adamw_8bit" if compute.on_gpu else "adamw_torch_fused"
 
 
 def fit(
@@ -232,7 +232,7 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, batches: Sequence[Batch], arguments: TrainingArguments, on_step: Callable[[StepRecord], None]
     ) -> None:
-        self._batches = batches
+        self._tokens = list(accumulate(sum(len(example.ids) for example in batch.examples) for batch in batches))
         self._accumulation = int(arguments.gradient_accumulation_steps)
         self._on_step = on_step
         self._started = time.monotonic()
@@ -245,8 +245,7 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
         self._lr, self._epoch = lr, batch.epoch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        done = self._batches[: state.global_step * self._accumulation]
-        tokens = sum(len(example.ids) for batch in done for example in batch.examples)
+        tokens = self._tokens[min(state.global_step * self._accumulation, len(self._tokens)) - 1]
         seconds = time.monotonic() - self._started
         self._on_step(StepRecord(state.global_step, state.max_steps, self._epoch, self._loss, self._lr, tokens, seconds))
         self._loss = 0.0

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     answers = own_stdout()
     keep_offline()
+    # Said at every load of an adapter on the built-in model; it concerns merging weights, which a run never does.
+    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
     from retrain.run import execute
 
     def job(run_id: str, observe: Callable[[Progress], None]) -> None:

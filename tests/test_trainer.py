@@ -24,7 +24,7 @@ from tests.support.mailroom import TINY, letters
 COMPUTE = choose_compute(ModelSettings(), 1)
 TRAIN = TrainSettings(lora_r=4, lora_alpha=8)
 RECIPE = Recipe(
-    lr=5e-3, warmup=0.1, weight_decay=0.0, clip=1.0, accumulation=1, optimizer="adamw_torch", beta2=0.999, seed=1
+    lr=5e-3, warmup=0.1, weight_decay=0.0, clip=1.0, accumulation=1, optimizer="adamw_torch_fused", beta2=0.999, seed=1
 )
 
 

@@ -68,7 +68,7 @@ def bench_training(data: Path, quick: bool = False) -> list[BenchRow]:
         base = root / "base"
         torch.manual_seed(0)
         new_network(shape, tokenizer).save_pretrained(str(base))
-        recipe = Recipe(2e-3, 0.1, 0.0, 1.0, 1, "adamw_torch", 0.999, 1)
+        recipe = Recipe(2e-3, 0.1, 0.0, 1.0, 1, "adamw_torch_fused", 0.999, 1)
         network: Any = fresh_adapter(
             load_base(base, compute, quantize=True),
             TrainSettings(),
