@@ -10,7 +10,7 @@ from pipeline.headers import decode_words, one_line
 
 MAX_ADDRESSES = 1000
 
-_SIMPLE = re.compile(r"\s*(?:\"([^\"\\<>]*)\"|([^\"\\<>(),;:@=]*))\s*<([^<>\"\\(),;:\s]+@[^<>\"\\(),;:\s@]+)>\s*")
+_SIMPLE = re.compile(r"\s*(?:\"([^\"\\<>=]*)\"|([^\"\\<>(),;:@=]*))\s*<([^<>\"\\(),;:\s]+@[^<>\"\\(),;:\s@]+)>\s*")
 _BARE = re.compile(r"\s*([^<>\"\\(),;:\s@]+@[^<>\"\\(),;:\s@]+)\s*(?:\(([^()\"\\=]*)\))?\s*")
 _TOKEN = re.compile(
     r"=\?[^?\s]{1,80}\?[bBqQ]\?[^?]*\?=|\"((?:[^\"\\]|\\.)*)\"?|<([^<>]*)>?|([,;:(>])|\\(.)|[^\",;:<>(\\=]+|=|\\", re.S
@@ -20,6 +20,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
 _AT = re.compile(r"(?<!\S)([^\s@<>()]{1,100})\s{1,9}at\s{1,9}([^\s@<>()]{1,255})")
 _MASKED = re.compile(r"\s*(\S+) @end(?:\||i)ng (?:\||f)rom (\S+)\s*(?:\((.*)\))?\s*", re.S)
 _PIPERMAIL = re.compile(r"\s*([^\s@<>(),;:\"]+) at ([^\s@<>(),;:\"]+)\s*(?:\(([^()]*)\))?\s*")
+_TRICKY = re.compile(r"[(\\:;?]")
 _BLANKS = re.compile(r"\s+")
 
 
@@ -30,7 +31,15 @@ def addresses(value: str) -> tuple[Address, ...]:
     (``@nn @end|ng |rom b@org``: ``@`` for a, s and the dot, ``|`` for f, i and l) that is past undoing, and the address is
     only made one by form, so that a person keeps one. Short values are remembered, since the same people write again.
     """
-    return _remembered(value) if len(value) < 200 else _read(value)
+    if len(value) < 200 and "," not in value:
+        return _remembered(value)
+    pieces = value.split(",", MAX_ADDRESSES)
+    if _TRICKY.search(value) or ('"' in value and any(piece.count('"') & 1 for piece in pieces)):
+        return _tokenise(value)
+    found: list[Address] = []
+    for piece in pieces:
+        found += _remembered(piece) if len(piece) < 200 else _read(piece)
+    return tuple(found[:MAX_ADDRESSES])
 
 
 @lru_cache(maxsize=4096)

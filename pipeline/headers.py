@@ -198,9 +198,11 @@ def _parameters(value: str) -> dict[str, str]:
 
 def message_id(value: str) -> str | None:
     """The id of a Message-ID field, without brackets and without whitespace from folding; case is kept."""
-    match = _ANGLE.search(value)
-    token = match[1] if match else value.partition(" ")[0] if "@" in value.partition(" ")[0] else value
-    return _tidy(token)
+    if not (sole := _sole(value)):
+        match = _ANGLE.search(value)
+        first = value.partition(" ")[0]
+        sole = match[1] if match else first if "@" in first else value
+    return _tidy(sole)
 
 
 def references(value: str) -> tuple[tuple[str, ...], bool]:
@@ -220,12 +222,20 @@ def in_reply_to(value: str) -> tuple[str, ...]:
 
     Mail programs also write addresses there; they come back too, as only threading can tell them from ids.
     """
+    if (sole := _sole(value)) and "@" in sole:
+        only = _tidy(sole)
+        return (only,) if only else ()
     tokens = _ANGLE.findall(value)
     if not tokens:
         words = value.split()
         tokens = words if len(words) == 1 and "@" in value else []
     ids = (_tidy(token) for token in tokens if "@" in token or not _BLANK.search(token.strip()))
     return tuple(dict.fromkeys(token for token in ids if token))[:MAX_REFERENCES]
+
+
+def _sole(value: str) -> str:
+    """What the angle brackets hold, where a value is nothing but one pair of them; else ``""``."""
+    return value[1:-1] if value[:1] == "<" and value[-1:] == ">" and value.count("<") == value.count(">") == 1 else ""
 
 
 def _tidy(token: str) -> str | None:

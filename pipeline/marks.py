@@ -33,6 +33,8 @@ def is_bulk(fields: Mapping[str, str]) -> bool:
     address for posting, a List-Id without a way to unsubscribe, or a list server as envelope sender. ``Precedence: junk``
     always counts; ``bulk``, or List-Unsubscribe, where nothing speaks for a discussion.
     """
+    if "precedence" not in fields and "list-unsubscribe" not in fields:
+        return False
     precedence = fields.get("precedence", "").strip().lower()
     if precedence == "junk":
         return True

@@ -77,14 +77,17 @@ ASIDE = re.compile(
     re.I,
 )
 STRIPPED = re.compile(r"\s*\[\[?(?:alternative HTML version deleted|HTML deleted)\]?\]\s*$", re.I)
-CLOSING = re.compile(
-    r"\W{0,3}(?:(?:best|kind|warm|with|many|my)?\s?(?:regards|thanks|wishes|greetings)|thank you|thx|cheers|sincerely"
-    r"|yours|best"
-    r"|mfg|mit freundlichen|viele gr|beste gr|lg|gru[ßs]|cordialement|bien à|salutations|merci|saludos|un saludo|gracias"
-    r"|atenciosamente|abraços|obrigad|distinti saluti|cordiali saluti|grazie|met vriendelijke|groet|mvh|med v[äe]nlig"
-    r"|hälsningar|hilsen|terveisin|pozdr|z poważaniem|s pozdravem|с уважением)\b",
-    re.I,
-)
+CLOSINGS = frozenset(
+    {
+        "regards", "best", "kind", "warm", "with", "thanks", "thank", "thx", "cheers", "sincerely", "yours", "respectfully",
+        "mfg", "viele", "beste", "lg", "gruß", "gruss", "grüße", "freundliche", "cordialement", "bien", "salutations",
+        "merci", "saludos", "gracias", "atenciosamente", "abraços", "obrigado", "obrigada", "distinti", "cordiali",
+        "grazie", "met", "groet", "groeten", "mvh", "med", "hälsningar", "hilsen", "terveisin", "pozdrawiam", "pozdrav",
+        "uważaniem", "уважением", "cumprimentos", "üdvözlettel", "saygılarımla",
+    }
+)  # fmt: skip
+"""Words in lower case that open the line in which an author takes leave."""
+
 END_OF_FORWARD = re.compile(
     r"-{2,}+\s?(?:End (?:of )?(?:forwarded|included|original) (?:message|mail)|Ende der weitergeleiteten)", re.I
 )

@@ -14,7 +14,7 @@ from pipeline.phrases import (
     APPLE_FORWARD,
     ASIDE,
     ASIDE_STARTS,
-    CLOSING,
+    CLOSINGS,
     DATED,
     END_OF_FORWARD,
     FIELD_LINE,
@@ -314,7 +314,9 @@ class _Page:
 
 def _is_closing(block: list[str]) -> bool:
     """Whether a few lines only take leave ("Regards, Ann"), without telephone, address or link."""
-    return len(block) <= 4 and CLOSING.match(block[0]) is not None and not any(map(_CONTACT.search, block))
+    if len(block) > 4 or block[0].split(None, 1)[0].strip(",.!*-").lower() not in CLOSINGS:
+        return False
+    return not any(map(_CONTACT.search, block))
 
 
 def _is_sentence(line: str) -> bool:

@@ -12,7 +12,6 @@ _PREFIX = re.compile(rf"\s*(?:((?:{_REPLY}){_COUNT})|(?:{_FORWARD}){_COUNT})\s?[
 _TAG = re.compile(r"\s*\[[^\[\]]{1,60}\]\s*")
 _TRAILER = re.compile(r"\s*(?:\((?:fwd?|forwarded)\)|\(was:[^()]{0,200}\)|\[(?:fwd?|was):?[^\[\]]{0,200}\])\s*\Z", re.I)
 _WRAPPED = re.compile(r"\s*\[\s*(?:fwd?|fw)\s?:\s*(.*)\]\s*\Z", re.I | re.S)
-_BLANKS = re.compile(r"\s+")
 _MAX = 1000
 
 
@@ -23,31 +22,32 @@ def normalise_subject(subject: str) -> tuple[str, bool]:
 
     A tag is kept where nothing else is left, and so is a subject that consists of marks alone.
     """
-    rest = _BLANKS.sub(" ", subject[:_MAX]).strip()
+    rest = " ".join(subject[:_MAX].split())
     reply = False
     while rest:
-        prefix = _PREFIX.match(rest)
+        prefix = _prefix(rest)
         if prefix:
             reply = reply or prefix[1] is not None
             rest = rest[prefix.end() :]
-            continue
-        wrapped = _WRAPPED.match(rest)
-        if wrapped:
+        elif rest[0] == "[" and (wrapped := _WRAPPED.match(rest)):
             rest = wrapped[1].strip()
-            continue
-        tag = _TAG.match(rest)
-        if tag and tag.end() < len(rest):
+        elif rest[0] == "[" and (tag := _TAG.match(rest)) and tag.end() < len(rest):
             rest = rest[tag.end() :]
-            continue
-        trailer = _TRAILER.search(rest[-250:])
-        if trailer and trailer.start() > 0:
-            rest = rest[: len(rest) - (len(rest[-250:]) - trailer.start())]
-            continue
-        break
+        elif rest[-1] in ")]" and (trailer := _TRAILER.search(rest, max(len(rest) - 250, 1))):
+            rest = rest[: trailer.start()]
+        else:
+            break
     return rest.strip().casefold(), reply
 
 
 def is_forward(subject: str) -> bool:
     """Whether the subject begins with the mark of a forwarded mail, such as ``Fwd:`` or ``[Fwd: ...]``."""
-    prefix = _PREFIX.match(subject[:_MAX])
-    return _WRAPPED.match(subject[:_MAX]) is not None or (prefix is not None and prefix[1] is None)
+    if subject.startswith("["):
+        return _WRAPPED.match(subject[:_MAX]) is not None
+    prefix = _prefix(subject[:_MAX])
+    return prefix is not None and prefix[1] is None
+
+
+def _prefix(subject: str) -> re.Match[str] | None:
+    head = subject[:24]
+    return _PREFIX.match(subject) if ":" in head or "：" in head else None

@@ -142,6 +142,8 @@ def test_dates_as_programs_write_them(value: str, moment: datetime | None) -> No
         ("<@relay.org,@two.org:ann@b.org>", [("", "ann@b.org")]),
         ("Ann Lee", [("Ann Lee", "")]),
         ('"Ann \\"A\\" Lee" <ann@b.org', [('Ann "A" Lee', "ann@b.org")]),
+        ('"=?utf-8?q?Lee=2C_Ann?=" <ann@b.org>', [("Lee, Ann", "ann@b.org")]),
+        ('"Ann" <ann@b.org>, Bob C <bob@c.org>', [("Ann", "ann@b.org"), ("Bob C", "bob@c.org")]),
         ("=?utf-8?q?Lee=2C_Ann?= <ann@b.org>, bob@c.org", [("Lee, Ann", "ann@b.org"), ("", "bob@c.org")]),
     ],
 )
