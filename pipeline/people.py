@@ -28,10 +28,16 @@ class PeopleKey:
         """Reads 64 hex digits; raises ``ConfigError`` when the file is missing or holds something else."""
         try:
             secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
-        except (OSError, ValueError) as error:
-            raise ConfigError([f"people key {path}: {error}"], hint="it must hold 64 hexadecimal digits") from error
+        except OSError as error:
+            raise ConfigError([f"people key {path}: {error.strerror}"], hint="name a file that can be read") from error
+        except ValueError as error:
+            raise ConfigError(
+                [f"people key {path} is not hexadecimal"], hint="it must hold 64 hexadecimal digits"
+            ) from error
         if len(secret) != KEY_BYTES:
-            raise ConfigError([f"people key {path} holds {len(secret)} bytes"], hint=f"it must hold {KEY_BYTES}")
+            raise ConfigError(
+                [f"people key {path} holds {2 * len(secret)} hexadecimal digits"], hint=f"it must hold {2 * KEY_BYTES}"
+            )
         return cls(secret)
 
     def write(self, path: Path) -> None:

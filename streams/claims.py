@@ -120,8 +120,15 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
         if (windows.first is None or idx >= windows.first) and (windows.last is None or idx <= windows.last)
     )
     if not chosen:
-        newest = f"the champion has learned windows up to {max(learned)}" if learned else "no window waits"
-        raise NothingToDo(f"{mailbox}: {newest}, and none of those asked for waits", hint="see `mailtide windows`")
+        if waiting:
+            named = ", ".join(map(str, waiting))
+            raise NothingToDo(
+                f"{mailbox}: none of the windows asked for waits, only {named}", hint="see `mailtide windows`"
+            )
+        raise NothingToDo(
+            f"{mailbox}: the champion has learned every closed window, up to {max(closed)}",
+            hint=f"import more mail, or `mailtide close {mailbox}`",
+        )
     untainted = [
         adapter_id
         for adapter_id, adapter in state.adapters.items()

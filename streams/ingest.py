@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.domain import Arrival, Clock, DeadLetter, Item, Tick, TickKind
-from pipeline.errors import FeedError, UsageError
+from pipeline.errors import FeedError, NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.settings import MAILBOX_NAME, Settings
 from pipeline.store import Store
@@ -95,12 +95,16 @@ def import_archives(
     clock: Clock | None,
     on_progress: OnProgress,
 ) -> Summary:
-    """Feeds the archives to their ends, in the order given; what a crash or an earlier import took is not taken again."""
+    """Feeds the archives to their ends, in the order given; what a crash or an earlier import took is not taken again.
+
+    An archive named twice counts once. Raises ``NothingToDo``, before any effect, when all of them are new and empty.
+    """
     begin = time.monotonic()
     owner = Owner(store, home, settings, utc_now)
     name = choose_mailbox(store, settings, mailbox)
     timed_by = choose_clock(owner, settings, name, clock)
-    feeds = [MboxFeed(home, name, path) for path in paths]
+    feeds = list({feed.name: feed for feed in (MboxFeed(home, name, path) for path in paths)}.values())
+    _refuse_empty(store, name, feeds)
     total = sum(feed.size for feed in feeds)
     owner.register(name, timed_by, [FeedRow(name, feed.name, "mbox", str(feed.path), utc_now()) for feed in feeds])
     owner.seal(name)
@@ -132,6 +136,15 @@ def import_archives(
         seconds=time.monotonic() - begin,
         batches=tuple(rates),
     )
+
+
+def _refuse_empty(store: Store, mailbox: str, feeds: Sequence[MboxFeed]) -> None:
+    if any(feed.size for feed in feeds):
+        return
+    known = {row.feed for row in store.fetch(FeedRow, "mailbox = ?", [mailbox])}
+    if not any(feed.name in known for feed in feeds):
+        named = ", ".join(str(feed.path) for feed in feeds)
+        raise NothingToDo(f"there is no mail in {named}: 0 bytes", hint="name an mbox file that holds mail")
 
 
 def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clock: Clock) -> Taken:

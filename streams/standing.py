@@ -19,6 +19,7 @@ class MailboxStanding:
     threads: int
     newest: datetime | None
     windows_closed: int
+    waiting: int
     open_window: int | None
     open_messages: int
     champion: str | None
@@ -33,11 +34,21 @@ def standings(store: Store) -> list[MailboxStanding]:
     """One entry per mailbox, by name."""
     rows = store.query(
         """
+        WITH RECURSIVE lineage AS (
+            SELECT a.mailbox, a.run_id, r.parent_adapter
+            FROM adapters a JOIN adapter_rows r USING (adapter_id) WHERE a.status = 'champion'
+            UNION ALL
+            SELECT r.mailbox, r.run_id, r.parent_adapter
+            FROM lineage l JOIN adapter_rows r ON r.adapter_id = l.parent_adapter
+        ), learned AS (
+            SELECT DISTINCT l.mailbox, unnest(q.windows) AS window_idx FROM lineage l JOIN requests q USING (run_id)
+        )
         SELECT b.mailbox, b.clock,
             (SELECT count(*) FROM message_rows m WHERE m.mailbox = b.mailbox),
             (SELECT count(*) FROM thread_rows t WHERE t.mailbox = b.mailbox),
             (SELECT max(received_at) FROM message_rows m WHERE m.mailbox = b.mailbox),
             (SELECT count(*) FROM closings c WHERE c.mailbox = b.mailbox),
+            (SELECT count(*) FROM closings c ANTI JOIN learned USING (mailbox, window_idx) WHERE c.mailbox = b.mailbox),
             (SELECT max(window_idx) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),
             (SELECT coalesce(max(n_messages), 0) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),
             (SELECT max(adapter_id) FROM adapters a WHERE a.mailbox = b.mailbox AND a.status = 'champion'),

@@ -74,14 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Abort:
         click.echo("mailtide: interrupted; the same command continues where it stopped", err=True)
         code = 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = error.exit_code
-    except MailtideError as error:
-        click.echo(f"mailtide: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of our output went away; Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except (click.ClickException, MailtideError, OSError) as error:
+        from streams.cli.failures import told
+
+        line, code = told(error)
+        click.echo(f"mailtide: {line}", err=True)
     sys.exit(code)

@@ -111,7 +111,7 @@ def reject_command(home: Home, adapter_id: str, reason: str) -> None:
     click.echo(f"{adapter_id} is rejected.")
 
 
-@registry_command.command("rollback")
+@registry_command.command("rollback", short_help="Return to a former champion.")
 @click.argument("adapter_id", required=False)
 @mailbox_option
 @reason_option
@@ -130,7 +130,7 @@ def rollback_command(home: Home, adapter_id: str | None, mailbox: str | None, re
     click.echo(f"{entry.adapter_id} is the champion of {name} again.")
 
 
-@registry_command.command("lineage")
+@registry_command.command("lineage", short_help="Show what an adapter was made from.")
 @click.argument("adapter_id", required=False)
 @click.option("--message", "message_key", help="Instead: every adapter that learned from this message.")
 @mailbox_option
@@ -140,7 +140,7 @@ def lineage_command(
     home: Home, adapter_id: str | None, message_key: str | None, mailbox: str | None, as_json: bool
 ) -> None:
     """Show what ADAPTER_ID (the champion by default) was made from, down to windows and shards."""
-    from pipeline.errors import NothingToDo, RegistryError
+    from pipeline.errors import NothingToDo
     from registry.lineage import learners, lineage
     from streams.cli.opening import opened, the_mailbox
 
@@ -160,8 +160,8 @@ def lineage_command(
             adapter_id = store.scalar("SELECT adapter_id FROM adapters WHERE mailbox = ? AND status = 'champion'", [name])
             if adapter_id is None:
                 raise NothingToDo(f"{name} has no champion yet", hint="name an adapter, see `mailtide registry list`")
-        elif not store.scalar("SELECT count(*) FROM adapters WHERE adapter_id = ?", [adapter_id]):
-            raise RegistryError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+        else:
+            _adapter(store, adapter_id)
         line = lineage(store, adapter_id)
     if as_json:
         print_json(line)
@@ -212,19 +212,23 @@ def journal_command(home: Home, as_json: bool) -> None:
     _table(home, as_json, "journal", columns, "ordinal", "The journal is empty.")
 
 
-@registry_command.command("verify")
+@registry_command.command("verify", short_help="Check artefacts of runs against receipts.")
 @click.argument("run_id", required=False)
 @json_option
 @click.pass_obj
 def verify_command(home: Home, run_id: str | None, as_json: bool) -> int:
     """Check every artefact of RUN_ID (of all decided runs by default) against its receipt."""
+    from pipeline.errors import UsageError
     from pipeline.store.rows import RunResultRow
     from registry.decide import recorded_receipt
     from registry.receipt import verify
     from streams.cli.opening import opened
 
     with opened(home) as store:
-        runs = [run_id] if run_id else [row.run_id for row in store.fetch(RunResultRow)]
+        decided = [row.run_id for row in store.fetch(RunResultRow)]
+        if run_id and run_id not in decided:
+            raise UsageError(f"there is no result of a run {run_id}", hint="see `mailtide runs`")
+        runs = [run_id] if run_id else decided
         recorded = {run: recorded_receipt(store, run) for run in runs}
     problems = {run: verify(home, run, recorded=recorded[run]) for run in runs}
     if as_json:
@@ -252,12 +256,12 @@ def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order
 
 
 def _adapter(store: Store, adapter_id: str) -> dict[str, Any]:
-    from pipeline.errors import RegistryError
+    from pipeline.errors import UsageError
 
     columns = ("adapter_id", "mailbox", "status", "run_id", "created_at", "promoted_at", "sha256", "safety_flags")
     rows = store.query(f"SELECT {', '.join(columns)} FROM adapters WHERE adapter_id = ?", [adapter_id])
     if not rows:
-        raise RegistryError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+        raise UsageError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
     return dict(zip(columns, rows[0], strict=True))
 
 

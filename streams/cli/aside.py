@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pipeline.home import Home
 
 
-@click.group("deadletters")
+@click.group("deadletters", short_help="List what could not be handled.")
 def deadletters_command() -> None:
-    """Mails and events that could not be handled: list, show, replay."""
+    """Mails and events that could not be handled."""
 
 
 @deadletters_command.command("list")
@@ -35,12 +35,12 @@ def list_command(home: Home, as_json: bool) -> None:
         click.echo("No dead letters.")
 
 
-@click.group("quarantine")
+@click.group("quarantine", short_help="List messages that would join two splits.")
 def quarantine_command() -> None:
     """Messages that join threads of different splits, and what builds on them."""
 
 
-@quarantine_command.command("list")
+@quarantine_command.command("list", short_help="List messages, and the threads they would join.")
 @json_option
 @click.pass_obj
 def quarantine_list_command(home: Home, as_json: bool) -> None:

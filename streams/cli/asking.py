@@ -30,7 +30,7 @@ VIEWS = (
 )
 
 
-@click.command("ask")
+@click.command("ask", short_help="Answer a question from the mailbox, citing mails.")
 @click.argument("question")
 @click.option("--mailbox", help="The mailbox to ask, where there are several.")
 @click.option("--adapter", "adapter_id", help="Answer with this adapter.  [default: the champion, else the bare base]")
@@ -48,11 +48,14 @@ def ask_command(
     as_json: bool,
 ) -> None:
     """Answer QUESTION from the mailbox, citing the mails used."""
+    from pipeline.errors import UsageError
     from registry.answer import answer
     from streams.answering import write_answer
     from streams.cli.answers import tell_answer
     from streams.cli.opening import opened, settings_of, the_mailbox
 
+    if not question.strip():
+        raise UsageError("the question is empty", hint="ask in words that the mails would use")
     settings = settings_of(home)
     with opened(home) as store:
         name = the_mailbox(store, mailbox)
@@ -65,7 +68,7 @@ def ask_command(
         tell_answer(found, written=written, by=writer.by if writer else "")
 
 
-@click.command("sql")
+@click.command("sql", short_help="Run one SELECT, read-only, over the views.")
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Rows at most.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Time at most.")
@@ -73,11 +76,17 @@ def ask_command(
 @click.pass_obj
 def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: bool) -> None:
     """Run one SELECT or EXPLAIN, read-only, over the views (docs/architecture.md lists them)."""
+    from pipeline.errors import UsageError
     from pipeline.store.people_sql import run_people_sql
     from streams.cli.opening import opened
 
     with opened(home) as store:
-        result = run_people_sql(store, query, row_limit=limit, seconds=seconds)
+        try:
+            result = run_people_sql(store, query, row_limit=limit, seconds=seconds)
+        except UsageError as error:
+            raise UsageError(
+                error.message, hint=error.hint or f"give one SELECT over the views {', '.join(VIEWS)}"
+            ) from error
     if as_json:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
     else:
@@ -86,17 +95,23 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
         click.echo(f"Only the first {limit:,} rows: there are more (--limit).", err=True)
 
 
-@click.command("export")
+@click.command("export", short_help="Write a whole view to a file.")
 @click.argument("view", type=click.Choice(VIEWS))
 @click.option("--format", "kind", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: VIEW.FORMAT]")
 @click.pass_obj
 def export_command(home: Home, view: str, kind: str, output: Path | None) -> None:
     """Write a whole view to a file."""
+    from pipeline.errors import MailtideError
     from pipeline.store.export import export_view
     from streams.cli.opening import opened
 
     path = (output or Path(f"{view}.{kind}")).absolute()
     with opened(home) as store:
-        count = export_view(store, view, kind, path)
+        try:
+            count = export_view(store, view, kind, path)
+        except OSError as error:
+            raise MailtideError(
+                f"{path} cannot be written: {error.strerror}", hint="name another file with --output"
+            ) from error
     click.echo(f"{count:,} rows to {path}")

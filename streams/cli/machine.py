@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.home import Home
 
 
-@click.command("status")
+@click.command("status", short_help="Show where things stand.")
 @json_option
 @click.pass_obj
 def status_command(home: Home, as_json: bool) -> None:
@@ -29,22 +29,28 @@ def status_command(home: Home, as_json: bool) -> None:
     click.echo(f"Home {home.root}")
     if not found:
         click.echo("No mail yet: mailtide import PATH")
+    several = len(found) > 1
     for one in found:
+        named = f" {one.mailbox}" if several else ""
         newest = f", newest {one.newest:%Y-%m-%d}" if one.newest else ""
         click.echo(f"\n{one.mailbox} ({one.clock} clock): {one.messages:,} mails in {one.threads:,} threads{newest}")
         opening = f"; window {one.open_window} is open with {one.open_messages:,} mails" if one.open_messages else ""
         click.echo(f"  windows   {one.windows_closed:,} closed{opening}")
+        if one.waiting:
+            click.echo(f"  training  {one.waiting:,} waiting: mailtide plan{named}")
         if one.champion is None:
             click.echo("  champion  none yet, the bare base answers")
         else:
             click.echo(f"  champion  {one.champion}, since {one.promoted_at:%Y-%m-%d %H:%M} UTC")
         if one.pending_run is not None:
-            click.echo(f"  run       {one.pending_run} has no verdict yet: mailtide retrain --confirm goes on with it")
+            click.echo(
+                f"  run       {one.pending_run} has no verdict yet: mailtide retrain{named} --confirm goes on with it"
+            )
         if one.quarantined or one.dead_letters:
             click.echo(f"  set aside {one.quarantined:,} quarantined, {one.dead_letters:,} dead letters")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Show what is missing here, with the fix.")
 @json_option
 @click.pass_obj
 def doctor_command(home: Home, as_json: bool) -> int:
@@ -60,7 +66,7 @@ def doctor_command(home: Home, as_json: bool) -> int:
     return 1 if any(one.ok is False for one in checks) else 0
 
 
-@click.command("demo")
+@click.command("demo", short_help="Run the whole path on a generated mailbox.")
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),

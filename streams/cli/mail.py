@@ -21,7 +21,7 @@ set_option = click.option(
 )
 
 
-@click.command("init")
+@click.command("init", short_help="Make a home; what freezes, freezes here.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings to start from (YAML).")
 @set_option
 @click.option(
@@ -53,7 +53,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
     click.echo("Next: mailtide import PATH")
 
 
-@click.command("import")
+@click.command("import", short_help="Feed mbox archives to their end, each mail once.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--mailbox", help="The mailbox to import into.  [default: the only one, else main]")
 @click.option(
@@ -116,7 +116,7 @@ def _tell(summary: Summary, bootstrap: int) -> None:
         click.echo("Next: mailtide plan")
 
 
-@click.command("parse")
+@click.command("parse", short_help="Show what one mail becomes, touching nothing.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 def parse_command(file: Path) -> None:
     """Show what one mail becomes, as JSON, touching nothing; FILE may be - for standard input."""
@@ -130,7 +130,7 @@ def parse_command(file: Path) -> None:
     print_json(mail_json(parse_mail(raw)))
 
 
-@click.command("close")
+@click.command("close", short_help="Close the open window of a mailbox by hand.")
 @click.argument("mailbox")
 @json_option
 @click.pass_obj
@@ -152,7 +152,7 @@ def close_command(home: Home, mailbox: str, as_json: bool) -> None:
         click.echo(f"Closed window {taken.closed[-1]} of {name}. Next: mailtide plan {name}")
 
 
-@click.command("windows")
+@click.command("windows", short_help="List the training windows.")
 @json_option
 @click.pass_obj
 def windows_command(home: Home, as_json: bool) -> None:

@@ -36,18 +36,20 @@ def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
 
 
 def the_mailbox(store: Store, named: str | None) -> str:
-    """The mailbox a command means: the one named, else the only one; raises ``UsageError`` otherwise."""
-    from pipeline.errors import UsageError
+    """The mailbox a command means: the one named, else the only one.
+
+    Raises ``NothingToDo`` before any mail, ``UsageError`` for an unknown name and where there are several to choose from.
+    """
+    from pipeline.errors import NothingToDo, UsageError
     from pipeline.store.rows import MailboxRow
 
     known = sorted(row.mailbox for row in store.fetch(MailboxRow))
+    if not known:
+        raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
     if named is not None:
         if named not in known:
-            listing = ", ".join(known) or "none yet"
-            raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {listing}")
+            raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known)}")
         return named
-    if not known:
-        raise UsageError("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
     if len(known) > 1:
         raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one")
     return known[0]

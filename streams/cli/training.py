@@ -44,7 +44,7 @@ def _windows(window_range: tuple[int, int] | None, each: bool = False) -> Window
     return Windows(first, last, each)
 
 
-@click.command("plan")
+@click.command("plan", short_help="Show what a retrain would do, and how long it takes.")
 @click.argument("mailbox", required=False)
 @windows_option
 @set_option
@@ -72,7 +72,7 @@ def plan_command(
         tell_plan(plan, settings)
 
 
-@click.command("retrain")
+@click.command("retrain", short_help="Train on what waits, measure, decide, promote.")
 @click.argument("mailbox", required=False)
 @click.option("--confirm", is_flag=True, help="Do it; without this (or auto_retrain) only the plan is shown.")
 @windows_option
@@ -120,7 +120,7 @@ def retrain_command(
     return 3 if reports[-1].outcome == "abstained" else 1 if reports[-1].outcome == "failed" else 0
 
 
-@click.group("runs", invoke_without_command=True)
+@click.group("runs", invoke_without_command=True, short_help="List the runs, or show one.")
 @json_option
 @click.pass_context
 def runs_command(ctx: click.Context, as_json: bool) -> None:
@@ -140,7 +140,7 @@ def runs_command(ctx: click.Context, as_json: bool) -> None:
         click.echo("No run yet: mailtide plan")
 
 
-@runs_command.command("show")
+@runs_command.command("show", short_help="Show one run: data, losses, verdict and why.")
 @click.argument("run_id")
 @json_option
 @click.pass_obj

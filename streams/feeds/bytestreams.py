@@ -47,14 +47,17 @@ def open_bytes(path: Path) -> ByteStream:
         raise FeedError(f"{path} is a Maildir, which cannot be read yet", hint="convert it to an mbox and import that")
     if path.is_dir():
         raise FeedError(f"{path} is a folder", hint="name the mbox files in it")
+    if path.exists() and not path.is_file():  # asked before opening: a pipe without a writer would block
+        raise FeedError(f"{path} is not a regular file", hint="write the mail to a file and import that")
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise FeedError(f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions") from error
-    if not path.is_file():
+    try:
+        magic = _read(file, path, 8)
+    except FeedError:
         file.close()
-        raise FeedError(f"{path} is not a regular file", hint="write the mail to a file and import that")
-    magic = file.read(8)
+        raise
     file.seek(0)
     if magic.startswith(GZIP_MAGIC):
         return GzipBytes(path, file)
