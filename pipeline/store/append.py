@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
 from pipeline.store.connection import store_errors, transaction
-from pipeline.store.probe import near, registered
+from pipeline.store.probe import hash_of, near, registered
 from pipeline.store.rows import Row
 from pipeline.store.tables import ROW_TYPES, Table, quoted, table_of, to_arrow
 
@@ -52,7 +52,7 @@ def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Sequence[Row]
 
 
 def _insert(table: Table) -> str:
-    hashes = "".join(f', md5_number_lower("{column}")' for column in table.hashed)
+    hashes = "".join(f", {hash_of(column)}" for column in table.hashed)
     names = quoted([*table.columns, *(f"{column}_hash" for column in table.hashed)])
     return f"INSERT INTO {table.name} ({names}) SELECT {quoted(table.columns)}{hashes} FROM {table.row_type.TABLE}_batch"
 

@@ -65,15 +65,11 @@ def messages_by_key(connection: DuckDBPyConnection, mailbox: str, keys: Iterable
     """The messages of a mailbox that have these keys, by key; unknown keys are left out."""
     import pyarrow as pa
 
-    wanted = sorted(set(keys))
-    with (
-        store_errors("read messages"),
-        registered(connection, "wanted", pa.table({"value": pa.array(wanted, pa.string())})),
-    ):
+    wanted = pa.table({"message_key": pa.array(sorted(set(keys)), pa.string())})
+    with store_errors("read messages"), registered(connection, "wanted", wanted):
         found = connection.execute(
-            f"WITH near AS MATERIALIZED (SELECT {_COLUMNS} FROM message_rows WHERE mailbox = ? "
-            "AND message_key_hash IN (SELECT md5_number_lower(value) FROM wanted)) "
-            "SELECT * FROM near WHERE message_key IN (SELECT value FROM wanted) ORDER BY arrival_ordinal",
+            f"SELECT {_COLUMNS} FROM message_rows WHERE mailbox = ? AND {near('message_rows', 'message_key', 'wanted')} "
+            "AND message_key IN (SELECT message_key FROM wanted) ORDER BY arrival_ordinal",
             [mailbox],
         ).fetchall()
     return {message.message_key: message for message in _with_words(connection, found)}
