@@ -36,8 +36,8 @@ _WANTED = frozenset(
     {
         "auto-submitted", "cc", "content-disposition", "content-transfer-encoding", "content-type", "date", "from",
         "in-reply-to", "list-id", "list-post", "list-unsubscribe", "mailing-list", "message-id", "precedence",
-        "received", "references", "return-path", "sender", "subject", "to", "x-autoreply", "x-autorespond",
-        "x-beenthere", "x-list", "x-loop", "x-mailing-list",
+        "references", "return-path", "sender", "subject", "to", "x-autoreply", "x-autorespond",
+        "x-beenthere", "x-list", "x-mailing-list",
     }
 )  # fmt: skip
 _LAST_WINS = frozenset({"content-type", "content-transfer-encoding", "content-disposition"})
@@ -72,7 +72,7 @@ def read_fields(head: bytes) -> tuple[dict[str, str], int]:
     """The wanted fields of a header, unfolded and undecoded, and how many lines hold a field at all.
 
     The first of several fields of one name counts, as mail programs show it; of those that say how the body is coded
-    the last. Raw 8-bit bytes come as latin-1 (see ``text_of``). ``received`` is the topmost.
+    the last. Raw 8-bit bytes come as latin-1 (see ``text_of``). Reading ends after ``MAX_FIELDS``.
     """
     text = head.decode("latin-1")
     if "\r" in text:
@@ -83,6 +83,8 @@ def read_fields(head: bytes) -> tuple[dict[str, str], int]:
         name, colon, value = line.partition(":")
         if colon:
             count += 1
+            if count > MAX_FIELDS:
+                break
             name = name.lower()
             if name not in _WANTED:
                 name = name.rstrip()

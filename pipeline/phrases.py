@@ -9,7 +9,7 @@ import re
 
 WROTE = frozenset(
     {
-        "wrote", "writes", "write", "said", "says", "schrieb", "schreibt", "geschrieben", "écrit", "ecrit", "écrivait",
+        "wrote", "writes", "schrieb", "schreibt", "geschrieben", "écrit", "ecrit", "écrivait",
         "escribió", "escribio", "escribe", "escreveu", "scritto", "scrive", "scrisse", "schreef", "skrev", "skrifaði",
         "kirjoitti", "napisał", "napisała", "napisał(a)", "pisze", "napsal", "napsala", "napsal(a)", "napísal",
         "написал", "написала", "написал(а)", "пишет", "писал", "писала", "пише", "írta", "yazdı", "έγραψε", "scris",
@@ -53,8 +53,7 @@ FIRST_FIELD = re.compile(
 ORIGINAL = re.compile(
     r"-{2,}+\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
     r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré"
-    r"|Mensaje original"
-    r"|Mensaje reenviado|Mensagem original|Mensagem encaminhada|Messaggio originale|Messaggio inoltrato"
+    r"|Mensaje original|Mensaje reenviado|Mensagem original|Mensagem encaminhada|Messaggio originale|Messaggio inoltrato"
     r"|Oorspronkelijk bericht|Originalnachricht|Ursprungligt meddelande|Opprinnelig melding|Oprindelig meddelelse"
     r"|Alkuperäinen viesti|Oryginalna wiadomość|Wiadomość oryginalna|Původní zpráva|Исходное сообщение"
     r"|Пересылаемое сообщение|Eredeti üzenet|Özgün İleti|原始邮件|原始郵件|转发邮件|元のメッセージ|원본 메시지)",
@@ -71,8 +70,8 @@ FOOTER_WORDS = ("unsubscribe", "listinfo", "majordomo@", "you received this mess
 ASIDE_STARTS = ("Sent from", "Sent via", "Von meinem", "Envoy", "Enviado d", "Inviato da", "Verstuurd", "Get Outlook")
 ASIDE = re.compile(
     r"\s*(?:Sent (?:from|via) (?:my|the) [\w .'-]{2,40}|Von meinem [\w .-]{2,30} gesendet"
-    r"|Envoy[ée] de(?:puis)? mon [\w .-]{2,30}"
-    r"|Enviado desde mi [\w .-]{2,30}|Enviado do meu [\w .-]{2,30}|Inviato da(?:l mio)? [\w .-]{2,30}"
+    r"|Envoy[ée] de(?:puis)? mon [\w .-]{2,30}|Enviado desde mi [\w .-]{2,30}"
+    r"|Enviado do meu [\w .-]{2,30}|Inviato da(?:l mio)? [\w .-]{2,30}"
     r"|Verstuurd vanaf mijn [\w .-]{2,30}|Get Outlook for (?:iOS|Android)(?:<[^>\s]{0,80}>)?)\.?\s*$",
     re.I,
 )

@@ -126,6 +126,7 @@ def test_what_stands_below_the_words(below: str, kept: str) -> None:
         "Three reasons:\n- cost\n- time\n-- and taste",
         "Ann wrote:\n\nnothing at all, as ever.",
         "On balance I agree with what you said:\nit is late.",
+        "On CRAN since 2015-03-01 the check of a@b.example says\nthat all is well:",
         "From: the start, this was odd.\nTo: be fair, so was I.",
         "From: Ann <ann@b.example>\nCc: Bob <bob@c.example>\nSigned-off-by: Ann\n---\n a.c | 2 +-",
         "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new",
