@@ -83,8 +83,13 @@ class RunRequest(Frozen):
 
     @property
     def run_id(self) -> str:
-        """First 12 hex digits of sha256 over the canonical JSON of the request."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """First 12 hex digits of sha256 over the canonical JSON of what the run trains on and continues.
+
+        What it is compared with is left out: it changes no byte of the adapter, so after a rollback the same training is
+        the same run, which was decided.
+        """
+        trained = self.model_dump(mode="json", exclude={"champion", "best", "old_windows"})
+        canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property

@@ -36,6 +36,7 @@ class Finished:
     skill: dict[str, dict[int, float]] = field(default_factory=dict)
     chunks: dict[str, Chunk] = field(default_factory=dict)
     now: datetime = START
+    base: str = BASE
 
     @classmethod
     def at(cls, root: Path, settings: Settings | None = None) -> Finished:
@@ -99,7 +100,7 @@ class Finished:
         self.lineage.finish(asked)
         for name in ("parent", "coverage_sha256", "trained"):
             setattr(self.lineage, name, getattr(before, name))
-        champion = asked.champion.adapter_id if asked.champion else BASE
+        champion = asked.champion.adapter_id if asked.champion else self.base
         reference = self.skill.get(champion, {})
         windows = [shard.window_idx for shard in asked.shards]
         self.skill[asked.adapter_id] = {
@@ -160,7 +161,7 @@ class Finished:
 
     def _write_losses(self, asked: RunRequest, champion: str) -> None:
         stored = self.store.fetch(LossRow, "mailbox = ?", [MAILBOX])
-        named = {BASE, *(adapter.adapter_id for adapter in (asked.champion, asked.parent, asked.best) if adapter)}
+        named = {self.base, *(adapter.adapter_id for adapter in (asked.champion, asked.parent, asked.best) if adapter)}
         known = [
             Loss(
                 row.adapter_id,
@@ -176,7 +177,7 @@ class Finished:
             if row.adapter_id in named
         ]
         held_out = [chunk for chunk in self.chunks.values() if chunk.split in (Split.VAL, Split.TEST)]
-        at = "" if champion == BASE else SELECTED
+        at = "" if champion == self.base else SELECTED
         has = {loss.chunk_id for loss in known if (loss.adapter_id, loss.checkpoint) == (champion, at)}
         computed = [
             *self.losses(asked.adapter_id, SELECTED, held_out),
@@ -191,7 +192,7 @@ class Finished:
         """Planted losses: the adapter's skill, the thread's own level, and what adapters made one after the other differ by
         in either direction: 0.02, half of the threads each way."""
         found = []
-        place = [BASE, *(name for name in self.skill if name != BASE)].index(adapter_id)
+        place = [self.base, *(name for name in self.skill if name != self.base)].index(adapter_id)
         for chunk in chunks:
             level = self.skill.get(adapter_id, {}).get(chunk.window_idx, 5.0)
             thread = random.Random(chunk.thread_id).gauss(0, 0.5)

@@ -1,0 +1,148 @@
+"""Claims: one undecided request per mailbox, what waits is pooled, and the same evidence is not asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import NothingToDo
+from pipeline.home import sha256_file, write_atomic
+from pipeline.requests import RunRequest
+from pipeline.runfiles import read_exclusions, read_losses
+from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
+from registry import byhand
+from registry.decide import fail_run
+from streams.claims import ALL_WAITING, Windows, claim, draft, undecided
+from tests.support.finished import START, Finished
+from tests.support.lineage import MAILBOX
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Finished]:
+    finished = Finished.at(tmp_path / "home")
+    with finished.store:
+        yield finished
+
+
+def claimed(box: Finished, windows: Windows = ALL_WAITING) -> RunRequest:
+    box.now += timedelta(minutes=1)
+    asked = claim(box.store, box.home, box.settings, MAILBOX, windows, box.now)
+    write_atomic(box.home.root / asked.base.path / "model.safetensors", b"weights of the base")
+    box.base = f"base:{asked.base.base_id}"
+    return asked
+
+
+def promoted(box: Finished, windows: Windows = ALL_WAITING) -> RunRequest:
+    asked = claimed(box, windows)
+    assert box.decide(asked, box.finish(asked, new=-0.3)).status == "promoted"
+    return asked
+
+
+def test_an_undecided_request_is_continued_whatever_closes_meanwhile(box: Finished) -> None:
+    box.close_window()
+    first = claimed(box)
+    box.close_window()
+    assert claimed(box) == first == undecided(box.store, MAILBOX)
+    assert len(box.store.fetch(RequestRow)) == 1
+    events = box.store.fetch(OutboxRow, "topic = 'retrain.run.requested.v1'")
+    assert [event.event_id for event in events] == [f"run.requested/{MAILBOX}/{first.run_id}"]
+
+
+def test_what_closed_while_a_run_was_out_becomes_one_run(box: Finished) -> None:
+    box.close_window()
+    first = claimed(box)
+    box.close_window()
+    box.close_window()
+    assert box.decide(first, box.finish(first, new=-0.3)).status == "promoted"
+    second = claimed(box)
+    assert (second.new_windows, second.old_windows) == ((1, 2), (0,))
+    assert second.parent is not None and second.parent == second.champion
+    assert second.parent.adapter_id == first.adapter_id
+    assert second.coverage_sha256 == sha256_file(box.home.run(first.run_id) / "coverage.parquet")
+
+
+def test_each_takes_one_closing_more_per_run(box: Finished) -> None:
+    for _ in range(3):
+        box.close_window()
+    each = Windows(each=True)
+    taken = [promoted(box, each).new_windows for _ in range(3)]
+    assert taken == [(0,), (1,), (2,)]
+    with pytest.raises(NothingToDo, match="every closed window up to 2 was asked about"):
+        claimed(box, each)
+
+
+def test_windows_of_an_abstention_are_new_again_in_the_next_run(box: Finished) -> None:
+    box.close_window(val=2)
+    first = claimed(box)
+    assert box.decide(first, box.finish(first, new=-0.3)).status == "abstained"
+    with pytest.raises(NothingToDo, match=f"run {first.run_id} was abstained on just this evidence"):
+        claimed(box)
+    box.close_window()
+    assert claimed(box).new_windows == (0, 1)
+
+
+def test_windows_of_a_failed_run_join_the_next(box: Finished) -> None:
+    box.close_window()
+    first = claimed(box)
+    fail_run(box.store, first, "the GPU fell off the bus", box.now, "gate")
+    box.close_window()
+    assert claimed(box).new_windows == (0, 1)
+
+
+def test_a_range_chooses_among_what_waits(box: Finished) -> None:
+    for _ in range(4):
+        box.close_window()
+    assert claimed(box, Windows(first=1, last=2)).new_windows == (1, 2)
+
+
+def test_only_the_newest_windows_are_taken(box: Finished) -> None:
+    for _ in range(4):
+        box.close_window()
+    few = box.settings.model_copy(update={"replay": box.settings.replay.model_copy(update={"max_new_windows": 2})})
+    assert claim(box.store, box.home, few, MAILBOX, ALL_WAITING, START).new_windows == (2, 3)
+
+
+def test_after_a_rollback_the_next_run_continues_the_adapter_returned_to(box: Finished) -> None:
+    box.close_window()
+    first = promoted(box)
+    box.close_window()
+    second = promoted(box)
+    byhand.rollback(box.store, box.home, MAILBOX, first.adapter_id, "a complaint", "tester", box.now)
+    with pytest.raises(NothingToDo, match=f"run {second.run_id} was promoted"):
+        claimed(box)
+    box.close_window()
+    third = claimed(box)
+    assert third.new_windows == (1, 2)
+    assert third.parent is not None and third.parent.adapter_id == first.adapter_id
+    assert third.best is not None and third.best.adapter_id == second.adapter_id
+
+
+def test_the_folder_holds_what_the_request_names(box: Finished) -> None:
+    box.close_window()
+    first = promoted(box)
+    box.close_window()
+    box.store.append([ExclusionRow(MAILBOX, "val0-1", None, "late merge across splits", 1, box.now)])
+    asked = claimed(box)
+    folder = box.home.run(asked.run_id)
+    assert RunRequest.model_validate_json((folder / "request.json").read_bytes()) == asked
+    assert asked.run_id == folder.name
+    assert read_exclusions(folder / "exclusions.parquet", asked.exclusions_sha256).threads == {"val0-1"}
+    known = {loss.adapter_id for loss in read_losses(folder / "known_losses.parquet")}
+    assert first.adapter_id in known
+
+
+def test_a_draft_writes_nothing(box: Finished) -> None:
+    box.close_window()
+    before = sorted(box.home.root.rglob("*"))
+    drafted = draft(box.store, box.home, box.settings, MAILBOX, ALL_WAITING)
+    assert sorted(box.home.root.rglob("*")) == before
+    assert box.store.fetch(RequestRow) == []
+    assert claimed(box) == drafted
+
+
+def test_nothing_closed_is_nothing_to_do(box: Finished) -> None:
+    with pytest.raises(NothingToDo, match="no window of main has closed yet"):
+        claimed(box)
