@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.store import rows
 from pipeline.store.rows import Row
-
-R = TypeVar("R", bound=Row)
 
 ROW_TYPES: tuple[type[Row], ...] = tuple(
     value for value in vars(rows).values() if isinstance(value, type) and issubclass(value, Row) and value is not Row
@@ -41,7 +39,8 @@ an index as large as the table six times over.
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as its row class describes it. ``name`` is qualified; ``optional`` and ``lists`` hold column names."""
+    """A table as its row class describes it. ``name`` is qualified; ``kinds`` and ``lists`` run in parallel with ``columns``:
+    the scalar type of each, and whether it holds several."""
 
     row_type: type[Row]
     name: str
