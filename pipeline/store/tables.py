@@ -39,7 +39,7 @@ an index as large as the table six times over.
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as its row class describes it. ``name`` is qualified; ``kinds`` and ``lists`` run in parallel with ``columns``:
+    """A table as its row class describes it. ``name`` is qualified; ``kinds`` and ``lists`` run along ``columns``:
     the scalar type of each, and whether it holds several."""
 
     row_type: type[Row]
