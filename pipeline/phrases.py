@@ -46,10 +46,9 @@ _FIELDS = (
 FIELD_LINE = re.compile(
     rf"[ \t:]{{0,4}}\*{{0,2}}({_FIELDS}|[A-Z][A-Za-z]{{0,20}}(?:-[A-Za-z]{{1,20}}){{1,4}})\*{{0,2}}\s?[:：]"
 )
-FIRST_FIELD = re.compile(
-    r"[ \t:]{0,4}\*{0,2}(?:From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó"
-    r"|发件人|寄件者|差出人|보낸 사람)\*{0,2}\s?[:：]"
-)
+_FIRST_FIELDS = "From|Date|Von|De|Da|Van|Fra|Från|Od|От|Lähettäjä|Kimden|Feladó|发件人|寄件者|差出人|보낸 사람"
+FIRST_FIELD = re.compile(rf"[ \t:]{{0,4}}\*{{0,2}}(?:{_FIRST_FIELDS})\*{{0,2}}\s?[:：]")
+FIRST_LETTERS = frozenset(" \t:*") | {field[0] for field in _FIRST_FIELDS.split("|")}
 ORIGINAL = re.compile(
     r"-{2,}+\s?\W?(?:(?:Original|Forwarded|Reply|Begin forwarded|Start of forwarded|Inline|Ursprüngliche|Weitergeleitete"
     r"|Original-?)\s?-?\s?(?:Message|Mail|Nachricht|Appointment)|Message d'origine|Message original|Message transféré"
@@ -59,6 +58,7 @@ ORIGINAL = re.compile(
     r"|Пересылаемое сообщение|Eredeti üzenet|Özgün İleti|原始邮件|原始郵件|转发邮件|元のメッセージ|원본 메시지)",
     re.I,
 )
+APPLE_STARTS = ("Begin", "Anfang", "Début", "Inicio", "Inizio")
 APPLE_FORWARD = re.compile(
     r"(?:Begin forwarded message|Anfang der weitergeleiteten (?:Nachricht|E-Mail)|Début du message (?:transféré|réexpédié)"
     r"|Inicio del mensaje reenviado|Inizio messaggio inoltrato|Begin doorgestuurd bericht)\s?:\s*$",

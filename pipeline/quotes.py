@@ -12,6 +12,7 @@ from itertools import compress
 
 from pipeline.phrases import (
     APPLE_FORWARD,
+    APPLE_STARTS,
     ASIDE,
     ASIDE_STARTS,
     CLOSINGS,
@@ -19,6 +20,7 @@ from pipeline.phrases import (
     END_OF_FORWARD,
     FIELD_LINE,
     FIRST_FIELD,
+    FIRST_LETTERS,
     FOOTER_WORDS,
     OPENERS,
     ORIGINAL,
@@ -129,11 +131,11 @@ class _Page:
         if mark == "[":
             return self.take(index, index + 1) if STRIPPED.match(line) else index + 1
         if line.endswith(_COLONS):
-            if APPLE_FORWARD.match(line):
+            if line.startswith(APPLE_STARTS) and APPLE_FORWARD.match(line):
                 return self.take(index, index + 1)
             if (start := self.dated_attribution(index)) >= 0:
                 return self.attributed(start, index + 1)
-        if ":" in line[:16] and FIRST_FIELD.match(line) and (end := self.block_end(index, 4)):
+        if mark in FIRST_LETTERS and ":" in line[:16] and FIRST_FIELD.match(line) and (end := self.block_end(index, 4)):
             return self.earlier_mail(index, end)
         return index + 1
 
