@@ -43,6 +43,7 @@ TINY = {
     "MAILTIDE_MODEL__BUILTIN__LAYERS": "2",
     "MAILTIDE_MODEL__BUILTIN__HEADS": "2",
     "MAILTIDE_MODEL__BUILTIN__VOCABULARY": "512",
+    "MAILTIDE_MODEL__CONTEXT": "256",
     "MAILTIDE_TRAIN__EPOCHS": "1",
 }
 
@@ -119,7 +120,20 @@ def test_the_commands_of_the_readme_run(folder: Path) -> None:
         assert done.stdout.strip(), f"mailtide {shlex.join(arguments)} says nothing"
 
 
+def test_every_list_can_be_shown_before_and_after_mail_came(folder: Path) -> None:
+    lists = [name.split() for name, _ in commands() if name.split()[-1] in ("list", "windows", "runs", "journal", "status")]
+    assert len(lists) >= 7
+    for step in (["init"], ["import", "archive.mbox"]):
+        assert run(step, folder).returncode == 0
+        for name in lists:
+            for given in (name, [*name, "--json"]):
+                done = run(given, folder)
+                assert done.returncode == 0, f"mailtide {shlex.join(given)}\n{done.stderr}"
+                assert done.stdout.strip()
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_readme_trains(folder: Path) -> None:
     for arguments in commands_of("run"):
         run(arguments, folder)
