@@ -15,6 +15,7 @@ from pipeline.home import Home, write_atomic
 from pipeline.settings import Settings
 
 PREFIX = "MAILTIDE_"
+EVERY_SETTING = "configs/default.yaml lists every setting and what it means"
 NOT_SETTINGS = {"MAILTIDE_HOME", "MAILTIDE_DATA"}
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 
@@ -44,9 +45,9 @@ def load(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         problems.extend(_sentence(problem) for problem in error.errors())
-        raise ConfigError(problems) from None
+        raise ConfigError(problems, hint=EVERY_SETTING) from None
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, hint=EVERY_SETTING)
     return settings
 
 

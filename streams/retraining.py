@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import RunError
+from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.requests import RunRequest, RunResult
@@ -10,6 +10,7 @@ from pipeline.settings import Settings
 from registry.decide import Decision, decide_run, fail_run
 from registry.deploy.symlink import on_promoted
 from streams.bus.contract import Bus, Subscription
+from streams.faults import require_inputs, tells_of_full_disk
 from streams.runner import OnStep, Runner, WorkerDied
 from streams.stores import OpenStore
 from streams.times import utc_now
@@ -20,30 +21,33 @@ WORKER_LIVES = 3
 
 class Retraining:
     """Trains on a request, decides on what was finished, deploys what was promoted. No handler holds the store while
-    another process trains."""
+    another process trains. ``fault`` is what kept a run from going on and can be put right: the run stays undecided, its
+    event is set aside, and the next retrain takes it up again."""
 
     def __init__(
         self, home: Home, settings: Settings, open_store: OpenStore, runner: Runner, bus: Bus, on_step: OnStep
     ) -> None:
         self.decisions: dict[str, Decision] = {}
+        self.fault: MailtideError | None = None
         self._home = home
         self._settings = settings
         self._open_store = open_store
         self._runner = runner
         self._bus = bus
         self._on_step = on_step
-        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self.train))
+        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self.train, max_attempts=1))
         bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self.decide))
         subscribe_deployment(bus, home, settings)
 
     def train(self, event: Event) -> None:
-        """Carries out a run and tells that it finished, or why it failed for good."""
+        """Carries out a run and tells that it finished, or why it failed for good. Raises what a person can put right."""
         payload = event.payload()
         assert isinstance(payload, RunRequested)
         finished = RunFinished(mailbox=payload.mailbox, run_id=payload.run_id, ok=True)
         try:
             self._carry_out(payload.run_id)
         except RunError as error:
+            self._refuse_faults(payload.run_id, error)
             finished = finished.model_copy(update={"ok": False, "detail": str(error)})
         self._bus.publish([Event.of(finished, at=utc_now())])
 
@@ -60,6 +64,17 @@ class Retraining:
             else:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
         self.decisions[payload.run_id] = decision
+
+    def _refuse_faults(self, run_id: str, error: RunError) -> None:
+        """Raises when the fault is not the run's own: a full disk, or an input that is missing or changed."""
+        request = RunRequest.model_validate_json((self._home.run(run_id) / "request.json").read_bytes())
+        try:
+            if tells_of_full_disk(error.message):
+                raise error
+            require_inputs(self._home, request)
+        except MailtideError as fault:
+            self.fault = fault
+            raise
 
     def _carry_out(self, run_id: str) -> None:
         for life in range(1, WORKER_LIVES + 1):

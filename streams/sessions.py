@@ -67,7 +67,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
     done = 0
     with Runner(home) as runner:
         bus = EmbeddedBus(open_store)
-        Retraining(home, settings, open_store, runner, bus, on_step)
+        retraining = Retraining(home, settings, open_store, runner, bus, on_step)
         while True:
             try:
                 with open_store() as store:
@@ -76,8 +76,13 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
                 if not done:
                     raise
                 return
+            for dead in bus.dead():
+                if dead.event.id.endswith(f"/{request.run_id}"):
+                    bus.replay(dead.event.id, dead.consumer)
             while bus.deliver():
                 pass
+            if retraining.fault is not None:
+                raise retraining.fault
             with open_store() as store:
                 yield report_of(store, home, request.run_id)
             done += 1

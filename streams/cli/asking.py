@@ -97,7 +97,14 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
 
 @click.command("export", short_help="Write a whole view to a file.")
 @click.argument("view", type=click.Choice(VIEWS))
-@click.option("--format", "kind", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "json", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="What kind of file.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: VIEW.FORMAT]")
 @click.pass_obj
 def export_command(home: Home, view: str, kind: str, output: Path | None) -> None:

@@ -7,11 +7,9 @@ import errno
 import click
 
 from pipeline.errors import MailtideError
+from streams.faults import tells_of_full_disk
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "disk is full")
-"""How the system and SQLite say it; errors of the databases reach us as text alone."""
-
 MAKE_ROOM = "make room on the disk and run the same command again, which goes on where this one stopped"
 
 
@@ -27,7 +25,7 @@ def told(error: click.ClickException | MailtideError | OSError) -> tuple[str, in
 
 
 def _ours(error: MailtideError) -> str:
-    if any(words in error.message for words in FULL_DISK_WORDS):
+    if tells_of_full_disk(error.message):
         return f"{error.message}; {MAKE_ROOM}"
     return str(error)
 
