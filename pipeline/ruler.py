@@ -49,7 +49,9 @@ def load_ruler(name: str) -> Ruler:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise ConfigError(["chunk.ruler: tokenizers is not installed"], hint="pip install 'mailtide[train]'") from error
+        raise ConfigError(
+            ["chunk.ruler: tokenizers is not installed"], hint="install mailtide with its extra `train`"
+        ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

@@ -115,7 +115,9 @@ class ModelSettings(Group):
     objective: Literal["cpt"] = Field(default="cpt", description="the thread's text, new part only")
     init_from: Literal["champion", "fresh"] = Field(default="champion", description="what a run continues")
     quantize: bool = Field(default=True, description="NF4 with double quantisation")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bf16 where the hardware has it")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
     context: PositiveInt | None = Field(default=None, description="cut examples to this many tokens; default: the model's")
     allow_download: bool = Field(default=False, description="let the Hub be asked for a base that is not on this disk")
     builtin: BuiltinModel = BuiltinModel()
@@ -169,9 +171,9 @@ class DeploySettings(Group):
 
 
 class PrivacySettings(Group):
-    """What is masked before a chunk is written. Frozen with the store through the scrub version."""
+    """What is masked before a chunk is written. Frozen with the store."""
 
-    mask_credentials: bool = Field(default=True, description="passwords, keys and tokens become [secret]")
+    mask_credentials: bool = Field(default=True, description="passwords, keys and tokens become [secret]; frozen")
 
 
 class CostSettings(Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.requests import AdapterRef, BaseRef
 from pipeline.settings import ModelSettings
-from retrain.offline import keep_offline
+from retrain.offline import TIED, keep_offline
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -79,4 +80,5 @@ def generate(
     model: ModelSettings | None = None,
 ) -> str:
     """One answer of the base, or of an adapter on it; see :meth:`Writer.write`. Raises ``RunError``."""
+    warnings.filterwarnings("ignore", message=TIED)
     return Writer(home, base, adapter, model or ModelSettings()).write(prompt, max_new_tokens)

@@ -21,6 +21,10 @@ OFFLINE = {
 }
 
 
+TIED = "Model has `tie_word_embeddings=True`"
+"""How a warning begins that is given at every load of an adapter on the built-in model; it concerns merging weights."""
+
+
 def keep_offline() -> None:
     """Sets the environment of this process; the libraries read it once, when they are first imported."""
     os.environ.update(OFFLINE)

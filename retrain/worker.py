@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from pipeline.errors import MailtideError, RunError
 from pipeline.home import Home
-from retrain.offline import keep_offline
+from retrain.offline import TIED, keep_offline
 from retrain.progress import Progress
 
 PR_SET_PDEATHSIG = 1
@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     answers = own_stdout()
     keep_offline()
-    # Said at every load of an adapter on the built-in model; it concerns merging weights, which a run never does.
-    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+    warnings.filterwarnings("ignore", message=TIED)
     from retrain.run import execute
 
     def job(run_id: str, observe: Callable[[Progress], None]) -> None:

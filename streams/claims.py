@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.coverage import read_coverage, windows_trained
-from pipeline.errors import NothingToDo, RunError
+from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
 from pipeline.manifest import waiting_windows
@@ -59,6 +59,16 @@ def undecided(store: Store, mailbox: str) -> RunRequest | None:
         [mailbox, *DECIDED],
     )
     return RunRequest.model_validate_json(rows[0].request) if rows else None
+
+
+def require_no_other(store: Store, mailbox: str, windows: Windows) -> None:
+    """Raises ``UsageError`` when certain windows are asked for while a run is undecided, which goes first as it is."""
+    pending = undecided(store, mailbox)
+    if pending is not None and (windows.first is not None or windows.last is not None):
+        raise UsageError(
+            f"run {pending.run_id} of {mailbox} has no verdict yet and goes first, as it was claimed",
+            hint="leave out --windows",
+        )
 
 
 def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows, now: datetime) -> RunRequest:

@@ -52,7 +52,15 @@ class Retraining:
         self._bus.publish([Event.of(finished, at=utc_now())])
 
     def decide(self, event: Event) -> None:
-        """Records the evidence of a finished run, and its verdict."""
+        """Records the evidence of a finished run, and its verdict. What is not whole leaves the run undecided."""
+        self.fault = None
+        try:
+            self._decide(event)
+        except MailtideError as fault:
+            self.fault = fault
+            raise
+
+    def _decide(self, event: Event) -> None:
         payload = event.payload()
         assert isinstance(payload, RunFinished)
         folder = self._home.run(payload.run_id)

@@ -40,7 +40,9 @@ def require_training() -> None:
     """Raises ``RunError`` naming the packages of the training extra that are missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise RunError(f"training needs {', '.join(missing)}", hint="install them with `pip install 'mailtide[train]'`")
+        from streams.requirements import install_command
+
+        raise RunError(f"training needs {', '.join(missing)}", hint=f"install them with `{install_command('train')}`")
 
 
 class Runner:

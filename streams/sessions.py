@@ -73,6 +73,8 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
                 with open_store() as store:
                     request = claim(store, home, settings, mailbox, windows, utc_now())
             except NothingToDo:
+                while bus.deliver():  # a promotion that a crash left undeployed
+                    pass
                 if not done:
                     raise
                 return

@@ -37,6 +37,7 @@ def frozen_settings(settings: Settings) -> dict[str, object]:
         "chunk.overlap": settings.chunk.overlap,
         "chunk.max_tokens": settings.chunk.max_tokens,
         "chunk.ruler": _ruler(settings.chunk.ruler),
+        "privacy.mask_credentials": settings.privacy.mask_credentials,
     }
 
 

@@ -26,7 +26,8 @@ def list_command(home: Home, as_json: bool) -> None:
 
     columns = ("id", "mailbox", "feed", "cursor", "stage", "reason", "attempts", "at")
     with opened(home) as store:
-        rows = store.query(f"SELECT {', '.join(columns)} FROM dead_letters ORDER BY at, id")
+        listed = ", ".join(f'"{name}"' for name in columns)
+        rows = store.query(f'SELECT {listed} FROM dead_letters ORDER BY "at", id')
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif rows:

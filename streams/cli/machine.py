@@ -47,7 +47,8 @@ def status_command(home: Home, as_json: bool) -> None:
                 f"  run       {one.pending_run} has no verdict yet: mailtide retrain{named} --confirm goes on with it"
             )
         if one.quarantined or one.dead_letters:
-            click.echo(f"  set aside {one.quarantined:,} quarantined, {one.dead_letters:,} dead letters")
+            letters = f"{one.dead_letters:,} dead letter{'' if one.dead_letters == 1 else 's'}"
+            click.echo(f"  set aside {one.quarantined:,} quarantined, {letters}")
 
 
 @click.command("doctor", short_help="Show what is missing here, with the fix.")

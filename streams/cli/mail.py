@@ -106,7 +106,10 @@ def _tell(summary: Summary, bootstrap: int) -> None:
             )
         ],
     )
-    click.echo(f"{summary.seconds:.1f} s, {rate:,.0f} mails/s.")
+    if summary.read:
+        click.echo(f"{summary.seconds:.1f} s, {rate:,.0f} mails/s.")
+    else:
+        click.echo("Nothing came since the last import.")
     if summary.open_messages:
         why = ""
         if summary.open_window == 0 and summary.open_messages < bootstrap:

@@ -58,12 +58,15 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Show what a retrain would train on, how many steps it would take, and how long."""
+    from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of, the_mailbox
     from streams.planning import plan_next
 
     settings = settings_of(home, overrides)
     with opened(home, settings) as store:
-        plan = plan_next(store, home, settings, the_mailbox(store, mailbox), _windows(window_range))
+        name, windows = the_mailbox(store, mailbox), _windows(window_range)
+        require_no_other(store, name, windows)
+        plan = plan_next(store, home, settings, name, windows)
     if as_json:
         print_json(plan)
     else:
@@ -93,6 +96,7 @@ def retrain_command(
 
     Exit code 0: promoted or rejected, with reasons; 3: abstained, or nothing to do.
     """
+    from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of, the_mailbox
     from streams.cli.plans import run_table, tell_run
     from streams.sessions import retrain
@@ -106,6 +110,7 @@ def retrain_command(
         return 0
     with opened(home, settings) as store:
         name = the_mailbox(store, mailbox)
+        require_no_other(store, name, _windows(window_range))
     reports = []
     with progress(f"retrain {name}", quiet=as_json) as bar:
         for report in retrain(home, settings, name, _windows(window_range, each), bar.update):

@@ -39,8 +39,8 @@ REASONS = {
     "window.count": "six windows of two or three months each",
     "window.age": "windows close by count alone, so that they are alike",
     "chunk.max_tokens": "short examples train faster on two cores",
-    "model.builtin.base_tokens": "a base in half the time, and a weaker one",
-    "gate.max_loss": "2.6 M parameters forget more than a large model; see docs/log.md",
+    "model.builtin.base_tokens": "a base in a third of the time, and a weaker one",
+    "gate.max_loss": "a few dozen val threads give wide bounds, and a tiny model forgets more than a large one",
     "gate.max_drift": "the same",
 }
 """Why the demo's settings differ from the defaults, by name."""
