@@ -36,7 +36,7 @@ def gather(
     """Reads the run's evidence; ``champion_now`` is the mailbox's champion as the verdict falls (None: the base).
 
     Raises ``RunError`` or ``ShardError`` when a file is missing or not the one recorded, ``RegistryError`` when the run
-    left no loss of its own adapter.
+    left no loss of its own adapter where there are val chunks to have one of.
     """
     folder = home.run(request.run_id)
     exclusions = read_exclusions(folder / "exclusions.parquet", request.exclusions_sha256)
@@ -48,13 +48,13 @@ def gather(
     challenger = _by_chunk(
         losses, lambda loss: (loss.adapter_id, loss.checkpoint) == (result.adapter_id, result.checkpoint)
     )
-    if not challenger:
+    old_windows = frozenset(request.old_windows)
+    new_windows = frozenset(request.new_windows) - old_windows
+    if not challenger and any(chunk.window_idx in old_windows | new_windows for chunk in val.values()):
         raise RegistryError(
             f"run {request.run_id} left no loss of {result.adapter_id} at {result.checkpoint}",
             hint="delete its losses.parquet and result.json, and run `mailtide retrain --confirm` again",
         )
-    old_windows = frozenset(request.old_windows)
-    new_windows = frozenset(request.new_windows) - old_windows
     champion = request.champion.adapter_id if request.champion else base_name(request)
     of_champion = _of_reference(home, losses, request.champion, base_name(request))
     drift = None

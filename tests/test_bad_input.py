@@ -387,3 +387,49 @@ def test_status_tells_what_waits_for_training(kept: Home) -> None:
     (standing,) = json.loads(run(kept.root, "status", "--json").stdout)["mailboxes"]
     assert standing["waiting"] == standing["windows_closed"] > 1
     assert f"{standing['waiting']} waiting: mailtide plan" in run(kept.root, "status").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_damaged_input_decides_nothing_and_the_same_run_goes_on(copy: Home) -> None:
+    text = copy.shard("main", 1) / "text.parquet"
+    first = damaged_then_whole(copy, text, "--windows", "0-1")
+    assert (first["windows"], first["steps"] > 0) == ([0, 1], True)
+    again = run(copy.root, "retrain", "--confirm", "--windows", "0-1", timeout=300)
+    assert again.returncode == 3
+    complaint(again)
+    if first["outcome"] != "promoted":
+        assert run(copy.root, "registry", "promote", first["adapter_id"], "--reason", "as parent").returncode == 0
+    second = damaged_then_whole(copy, copy.adapter(first["adapter_id"]) / "adapter_model.safetensors")
+    assert (second["windows"], second["parent"]) == ([2], first["adapter_id"])
+
+
+def damaged_then_whole(home: Home, file: Path, *arguments: str) -> dict[str, Any]:
+    """Retrains while a file that the run reads is damaged, then with the file as it was: the report of that."""
+    whole = file.read_bytes()
+    flip(file)
+    refused = run(home.root, "retrain", "--confirm", *arguments, timeout=300)
+    assert (refused.returncode, str(file.parent) in complaint(refused), "backup" in refused.stderr) == (1, True, True)
+    (asked,) = json.loads(run(home.root, "runs", "--json").stdout)[-1:]
+    assert asked["status"] == "requested"
+    file.write_bytes(whole)
+    done = run(home.root, "retrain", "--confirm", "--json", timeout=300)
+    assert done.returncode in (0, 3), done.stderr
+    (report,) = json.loads(done.stdout)
+    assert report["run_id"] == asked["run_id"]
+    found: dict[str, Any] = report
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_val_chunks_there_is_no_verdict(archive: Path, tmp_path: Path) -> None:
+    home = make(tmp_path / "home", *SETTINGS, *TINY, "split.train=0.9", "split.val=0", "split.test=0.1")
+    assert run(home, "import", str(archive), "--clock", "header").returncode == 0
+    done = run(home, "retrain", "--confirm", "--json", timeout=300)
+    assert done.returncode == 3, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert (report["outcome"], report["new_before"]) == ("abstained", None)
+    assert "val" in " ".join(report["reasons"])
+    again = run(home, "retrain", "--confirm")
+    assert (again.returncode, "was abstained on just this evidence" in complaint(again)) == (3, True)
