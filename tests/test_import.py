@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from pipeline.home import Home
 from streams.demo.mailbox import write_mailbox
 from tests.support.dump import rows_of, shards_of
 from tests.support.kills import run_killed
+from tests.support.program import mailtide, make, run
 
 MAILS = 1_200
-PEOPLE_KEY = "5a" * 32
 SETTINGS = ("window.bootstrap=200", "window.count=40", "window.age=null", "chunk.max_tokens=512")
 
 
@@ -25,23 +23,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("archive") / "demo.mbox"
     write_mailbox(path, seed=3, messages=MAILS)
     return path
-
-
-def mailtide(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "streams.cli", "--home", str(home), *arguments]
-
-
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(mailtide(home, *arguments), capture_output=True, text=True, timeout=120, check=False)
-
-
-def make(home: Path, *settings: str) -> Path:
-    key = home.parent / "people.key"
-    key.write_text(PEOPLE_KEY)
-    options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    made = run(home, "init", "--people-key", str(key), *options)
-    assert made.returncode == 0, made.stderr
-    return home
 
 
 def summary(home: Path, archive: Path) -> dict[str, Any]:
@@ -53,7 +34,7 @@ def summary(home: Path, archive: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = make(tmp_path_factory.mktemp("undisturbed") / "home")
+    home = make(tmp_path_factory.mktemp("undisturbed") / "home", *SETTINGS)
     told = summary(home, archive)
     assert told["new"] + told["duplicates"] == told["read"] > MAILS
     assert len(told["windows_closed"]) == 1 + (told["new"] - 200) // 40
@@ -63,7 +44,7 @@ def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_leave_the_same_rows_and_shards(archive: Path, undisturbed: Home, tmp_path: Path, seed: int) -> None:
-    home = make(tmp_path / "home")
+    home = make(tmp_path / "home", *SETTINGS)
     lives = run_killed(
         mailtide(home, "import", str(archive), "--clock", "header"), kills=5, seed=seed, delay=(0.3, 1.6), limit=120
     )
@@ -80,7 +61,7 @@ def test_importing_again_changes_nothing(archive: Path, undisturbed: Home) -> No
 
 
 def test_the_same_mail_from_another_file_is_all_duplicates(archive: Path, tmp_path: Path) -> None:
-    home = make(tmp_path / "home")
+    home = make(tmp_path / "home", *SETTINGS)
     first = summary(home, archive)
     before = rows_of(Home(home))
     copy = tmp_path / "copy.mbox"
@@ -93,7 +74,7 @@ def test_the_same_mail_from_another_file_is_all_duplicates(archive: Path, tmp_pa
 
 
 def test_another_seed_gives_other_splits(archive: Path, undisturbed: Home, tmp_path: Path) -> None:
-    home = make(tmp_path / "home", "seed=1")
+    home = make(tmp_path / "home", *SETTINGS, "seed=1")
     summary(home, archive)
     one, other = ({row[1]: row[2] for row in rows_of(at)["store.thread_rows"]} for at in (undisturbed, Home(home)))
     # What is quarantined depends on the splits, so a few threads exist in one home only.
