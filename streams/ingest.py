@@ -20,7 +20,7 @@ from streams.feeds.mbox import MboxFeed
 from streams.owner import Owner, parsed
 from streams.times import utc_now
 
-BATCH_MAILS = 1_000
+BATCH_MAILS = 2_000
 BATCH_BYTES = 16 << 20
 
 Handed = Arrival | DeadLetter | Tick
