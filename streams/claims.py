@@ -123,12 +123,13 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
     parent = champion if settings.model.init_from == "champion" else None
     learned = _learned(home, champion)
     closed = [shard.window_idx for shard in shards]
-    waiting = waiting_windows(closed, learned if parent else (), settings.replay.max_new_windows)
-    chosen = tuple(
+    waiting = waiting_windows(closed, learned if parent else (), len(closed))
+    asked_for = [
         idx
         for idx in waiting
         if (windows.first is None or idx >= windows.first) and (windows.last is None or idx <= windows.last)
-    )
+    ]
+    chosen = tuple(asked_for[-settings.replay.max_new_windows :])
     if not chosen:
         if waiting:
             named = ", ".join(map(str, waiting))

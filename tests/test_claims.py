@@ -146,3 +146,11 @@ def test_a_draft_writes_nothing(box: Finished) -> None:
 def test_nothing_closed_is_nothing_to_do(box: Finished) -> None:
     with pytest.raises(NothingToDo, match="no window of main has closed yet"):
         claimed(box)
+
+
+def test_a_range_reaches_windows_older_than_the_newest_that_a_run_takes(box: Finished) -> None:
+    for _ in range(4):
+        box.close_window()
+    few = box.settings.model_copy(update={"replay": box.settings.replay.model_copy(update={"max_new_windows": 2})})
+    asked = claim(box.store, box.home, few, MAILBOX, Windows(first=0, last=0), START)
+    assert asked.new_windows == (0,)
