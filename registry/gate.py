@@ -159,7 +159,8 @@ def decide(evidence: Evidence, policy: GateSettings) -> Verdict:
     return Verdict(
         outcome=outcome,
         rules=asked,
-        reasons=tuple(rule.sentence for rule in asked if rule.ruling is deciding),
+        # That the question could be asked at all is no reason to promote.
+        reasons=tuple(rule.sentence for rule in (rules if deciding is Ruling.PASS else asked) if rule.ruling is deciding),
         detectable=within_reach if math.isfinite(within_reach) else None,
     )
 

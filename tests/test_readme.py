@@ -18,9 +18,9 @@ from pipeline.home import Home
 from pipeline.people import PeopleKey
 from pipeline.settings import MailboxSettings, Settings
 from pipeline.store import Store
+from pipeline.store.export import VIEWS
 from pipeline.versions import VERSIONS
 from streams.cli import cli
-from streams.cli.asking import VIEWS
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home
 from tests.conftest import REPOSITORY

@@ -12,23 +12,6 @@ from streams.cli.output import json_option, plain, print_json, print_table
 if TYPE_CHECKING:
     from pipeline.home import Home
 
-VIEWS = (
-    "messages",
-    "assignments",
-    "threads",
-    "windows",
-    "bridges",
-    "exclusions",
-    "duplicates",
-    "dead_letters",
-    "runs",
-    "metrics",
-    "losses",
-    "trained_on",
-    "adapters",
-    "journal",
-)
-
 
 @click.command("ask", short_help="Answer a question from the mailbox, citing mails.")
 @click.argument("question")
@@ -77,6 +60,7 @@ def ask_command(
 def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: bool) -> None:
     """Run one SELECT or EXPLAIN, read-only, over the views (docs/architecture.md lists them)."""
     from pipeline.errors import UsageError
+    from pipeline.store.export import VIEWS
     from pipeline.store.people_sql import run_people_sql
     from streams.cli.opening import opened
 
@@ -96,7 +80,7 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
 
 
 @click.command("export", short_help="Write a whole view to a file.")
-@click.argument("view", type=click.Choice(VIEWS))
+@click.argument("view")
 @click.option(
     "--format",
     "kind",
