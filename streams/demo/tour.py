@@ -40,10 +40,9 @@ REASONS = {
     "window.count": "six windows of two or three months each",
     "window.age": "windows close by count alone, so that they are alike",
     "chunk.max_tokens": "short examples train faster on two cores",
-    "model.builtin.base_tokens": "a base in a quarter of the time, and a weaker one",
+    "model.builtin.base_tokens": "a base in a third of the time, and a weaker one",
     "train.epochs": "one pass is enough to show learning, in half the time",
     "train.batch_tokens": "more steps on little mail",
-    "eval.max_chunks": "a sample of the old windows is measured; each new window still is, whole",
     "gate.max_loss": "a few dozen val threads give wide bounds, and a tiny model forgets more than a large one",
     "gate.max_drift": "the same",
 }
