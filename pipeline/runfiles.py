@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.errors import RunError
 from pipeline.parquet import read_table, write_table
+from pipeline.store.rows import LossRow
 
 EXCLUSIONS = pa.schema([("thread_id", pa.string()), ("chunk_id", pa.string()), ("reason", pa.string())])
 
@@ -52,6 +53,11 @@ class Loss:
     n_tokens: int
     n_bytes: int
     eval_version: int
+
+    @classmethod
+    def of(cls, row: LossRow) -> Loss:
+        """A stored loss, as a run reads it."""
+        return cls(**{name: getattr(row, name) for name in LOSSES.names})
 
 
 def write_exclusions(path: Path, rows: Iterable[tuple[str, str | None, str]]) -> str:

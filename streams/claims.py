@@ -33,9 +33,8 @@ from pipeline.store.rows import (
     RunEventRow,
     ShardRow,
 )
+from registry.decide import DECIDED, decision_of
 from registry.journal import Status, fold
-
-DECIDED = ("promoted", "rejected", "abstained", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,10 @@ def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
     request = undecided(store, mailbox)
     if request is None:
         request = draft(store, home, settings, mailbox, windows)
-        decided = store.query(
-            f"SELECT status FROM run_events WHERE run_id = ? AND status IN ({', '.join('?' for _ in DECIDED)})",
-            [request.run_id, *DECIDED],
-        )
-        if decided:
+        decided = decision_of(store, request)
+        if decided is not None:
             raise NothingToDo(
-                f"run {request.run_id} was {decided[0][0]} on just this evidence",
+                f"run {request.run_id} was {decided.status} on just this evidence",
                 hint="wait for the next window, or change a setting of the run",
             )
         _write_folder(store, home, request)
@@ -267,18 +263,5 @@ def _write_folder(store: Store, home: Home, request: RunRequest) -> None:
         [request.mailbox, *named],
         "adapter_id, checkpoint, chunk_id, eval_version",
     )
-    losses = [
-        Loss(
-            row.adapter_id,
-            row.checkpoint,
-            row.chunk_id,
-            row.split,
-            row.nll,
-            row.n_tokens,
-            row.n_bytes,
-            row.eval_version,
-        )
-        for row in rows
-    ]
-    write_losses(folder / "known_losses.parquet", losses)
+    write_losses(folder / "known_losses.parquet", [Loss.of(row) for row in rows])
     write_atomic(folder / "request.json", request.model_dump_json(indent=2).encode() + b"\n")

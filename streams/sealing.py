@@ -37,7 +37,7 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
 
     def noted() -> Iterator[Chunk]:
         for chunk in _chunks(store, settings, ruler, mailbox, idx):
-            rows.append(_row(chunk))
+            rows.append(chunk_row(chunk))
             yield chunk
 
     digests = write_shard(folder, noted())
@@ -72,7 +72,8 @@ def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window
         )
 
 
-def _row(chunk: Chunk) -> ChunkRow:
+def chunk_row(chunk: Chunk) -> ChunkRow:
+    """The store's row of a chunk: all but its text and offsets."""
     return ChunkRow(
         mailbox=chunk.mailbox,
         chunk_id=chunk.chunk_id,

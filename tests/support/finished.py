@@ -17,8 +17,9 @@ from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Loss, write_losses
 from pipeline.settings import Settings
 from pipeline.store import Store, Versions
-from pipeline.store.rows import ChunkRow, LossRow, RequestRow, RunEventRow, ShardRow
+from pipeline.store.rows import LossRow, RequestRow, RunEventRow, ShardRow
 from registry.decide import Decision, decide_run
+from streams.sealing import chunk_row
 from tests.support.lineage import MAILBOX, Lineage, make_chunk
 
 START = datetime(2026, 3, 1)
@@ -162,20 +163,7 @@ class Finished:
     def _write_losses(self, asked: RunRequest, champion: str) -> None:
         stored = self.store.fetch(LossRow, "mailbox = ?", [MAILBOX])
         named = {self.base, *(adapter.adapter_id for adapter in (asked.champion, asked.parent, asked.best) if adapter)}
-        known = [
-            Loss(
-                row.adapter_id,
-                row.checkpoint,
-                row.chunk_id,
-                row.split,
-                row.nll,
-                row.n_tokens,
-                row.n_bytes,
-                row.eval_version,
-            )
-            for row in stored
-            if row.adapter_id in named
-        ]
+        known = [Loss.of(row) for row in stored if row.adapter_id in named]
         held_out = [chunk for chunk in self.chunks.values() if chunk.split in (Split.VAL, Split.TEST)]
         at = "" if champion == self.base else SELECTED
         has = {loss.chunk_id for loss in known if (loss.adapter_id, loss.checkpoint) == (champion, at)}
@@ -201,26 +189,6 @@ class Finished:
             nll = tokens * (level + thread + noise + worse)
             found.append(Loss(adapter_id, checkpoint, chunk.chunk_id, chunk.split.value, nll, tokens, 4 * tokens, 1))
         return found
-
-
-def chunk_row(chunk: Chunk) -> ChunkRow:
-    """The store's row of a chunk."""
-    return ChunkRow(
-        mailbox=chunk.mailbox,
-        chunk_id=chunk.chunk_id,
-        thread_id=chunk.thread_id,
-        window_idx=chunk.window_idx,
-        split=chunk.split.value,
-        sender=chunk.sender,
-        message_keys=chunk.message_keys,
-        n_context=chunk.n_context,
-        n_messages=chunk.n_messages,
-        n_tokens=chunk.n_tokens,
-        bucket=chunk.bucket.value,
-        tier=chunk.tier.value,
-        sha256=chunk.sha256,
-        format=1,
-    )
 
 
 def eval_results(adapter_id: str) -> dict[str, object]:
