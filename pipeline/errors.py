@@ -48,6 +48,10 @@ class FeedError(MailtideError):
     """A source of mail cannot be read on, or is not what it was."""
 
 
+class SourceAway(FeedError):
+    """A source of mail does not answer just now (a connection dropped, a server stopped); trying again later may help."""
+
+
 class StoreError(MailtideError):
     """The store refused, or is not usable by this version."""
 
@@ -58,6 +62,14 @@ class StoreHeldError(StoreError):
     def __init__(self, message: str, *, pid: int | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.pid = pid
+
+
+class BusError(MailtideError):
+    """The broker cannot be reached, refused, or is not set up as it must be."""
+
+
+class SecretError(MailtideError):
+    """A password or token cannot be had from where the settings say it is."""
 
 
 class ShardError(MailtideError):

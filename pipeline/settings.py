@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from pipeline.bus_settings import BusSettings, DaemonSettings, ParseSettings
 from pipeline.cron import next_moment
 from pipeline.domain import Clock
+from pipeline.feed_settings import FeedSettings
+from pipeline.groups import Group, Share
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Group(BaseModel):
-    """A group of settings: unknown names are mistakes, values never change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SplitSettings(Group):
@@ -42,6 +37,7 @@ class MailboxSettings(Group):
 
     owner: tuple[str, ...] = Field(default=(), description="addresses of the mailbox's owner")
     lists: tuple[str, ...] = Field(default=(), description="addresses of mailing lists that arrive here")
+    feeds: tuple[FeedSettings, ...] = Field(default=(), description="where its mail comes from while the daemon runs")
     clock: Clock = Field(default=Clock.ARRIVAL, description="arrival, or header to replay an archive as if live; frozen")
 
 
@@ -188,7 +184,7 @@ class Settings(Group):
 
     seed: int = Field(default=0, ge=0, description="of splits and of every sampled thing; frozen")
     mailboxes: dict[str, MailboxSettings] = Field(
-        default_factory=dict, description="per name: owner, lists (addresses), clock (arrival or header)"
+        default_factory=dict, description="per name: owner, lists (addresses), feeds, clock (arrival or header)"
     )
     split: SplitSettings = SplitSettings()
     window: WindowSettings = WindowSettings()
@@ -201,7 +197,9 @@ class Settings(Group):
     deploy: DeploySettings = DeploySettings()
     privacy: PrivacySettings = PrivacySettings()
     cost: CostSettings = CostSettings()
-    bus: Literal["embedded"] = Field(default="embedded", description="what carries events")
+    parse: ParseSettings = ParseSettings()
+    bus: BusSettings = BusSettings()
+    daemon: DaemonSettings = DaemonSettings()
     auto_retrain: bool = Field(default=False, description="retrain without --confirm")
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.domain import Arrival, Clock, DeadLetter, Item, Tick, TickKind
+from pipeline.domain import Arrival, Clock, Item, TickKind
 from pipeline.errors import FeedError, NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.settings import MAILBOX_NAME, Settings
@@ -16,15 +16,13 @@ from pipeline.store.rows import FeedRow, MailboxRow
 from pipeline.windows import due
 from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
+from streams.feeds.contract import Handed
 from streams.feeds.mbox import MboxFeed
 from streams.owner import Owner, parsed
 from streams.times import utc_now
 
 BATCH_MAILS = 2_000
 BATCH_BYTES = 16 << 20
-
-Handed = Arrival | DeadLetter | Tick
-"""What a feed hands on; a dead letter is a mail that could not even be read whole."""
 
 OnProgress = Callable[[int, int, Taken], None]
 """Called with bytes read, bytes in all, and what was taken so far."""

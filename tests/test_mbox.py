@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError
 from pipeline.home import Home
-from streams.feeds.mbox import BATCH_MAILS, MAX_MAIL, Handed, MboxFeed
+from streams.feeds.contract import Handed
+from streams.feeds.mbox import BATCH_MAILS, MAX_MAIL, MboxFeed
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import split
 from tests.support.archives import SEPARATOR, mail, mboxrd

@@ -22,6 +22,7 @@ from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError
 from pipeline.home import Home
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
+from streams.feeds.contract import Handed
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import Slice, split
@@ -35,9 +36,6 @@ MAX_MAIL = 256 << 20
 KEPT_OF_LONGER = 1 << 20
 SETTLE_SECONDS = 1.0
 OVERSIZE = "oversize"
-
-Handed = Arrival | Tick | DeadLetter
-"""What the feed hands on. A dead letter stands for a mail beyond ``MAX_MAIL``, and holds its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
