@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.kafka import Broker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,3 +28,12 @@ def real_mail() -> Path:
     if folder is None:
         pytest.skip("no folder of real mail: set MAILTIDE_DATA to one")
     return folder
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A real Kafka broker that all tests share: each keeps to topics of its own, by ``bus.prefix``."""
+    from tests.support.kafka import running
+
+    with running(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
