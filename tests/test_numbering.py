@@ -82,6 +82,19 @@ def test_the_newest_mail_is_found_behind_ticks(home: Home) -> None:
         assert numbering.last() == Noted(2, Note("caught_up", "2", "", AT))
 
 
+def test_known_cursors_are_told_from_others(home: Home) -> None:
+    count = 2 * PAGE + 1
+    with Numbering(home, "main.x") as numbering:
+        numbering.note([note(1)])
+        numbering.index_cursors()
+        numbering.note([note(index) for index in range(2, count)])
+    with Numbering(home, "main.x") as numbering:
+        numbering.index_cursors()
+        asked = [note(index).cursor for index in range(1, count, 2)]
+        assert numbering.known([*asked, "other", ""]) == set(asked)
+        assert numbering.known([]) == set()
+
+
 def test_a_lost_journal_goes_on_after_the_numbers_that_were_taken(home: Home) -> None:
     with Numbering(home, "main.x") as numbering:
         assert [noted.number for noted in numbering.note([note(1), note(2)], floor=120)] == [121, 122]
