@@ -62,7 +62,15 @@ def coverage_after(
     lineage has either trained a window or not, as the gate and the next request need it. ``parent`` is the parent run's
     ``coverage.parquet`` (None without a parent).
     """
-    before = with_note(COVERAGE_SCHEMA.empty_table(), {"windows": []}) if parent is None else read_coverage(parent)
+    return coverage_on(None if parent is None else read_coverage(parent), manifest, schedule, upto_step, accumulation)
+
+
+def coverage_on(
+    before: pa.Table | None, manifest: Manifest, schedule: Schedule, upto_step: int, accumulation: int
+) -> pa.Table:
+    """:func:`coverage_after` on the parent's coverage itself, None without a parent."""
+    if before is None:
+        before = with_note(COVERAGE_SCHEMA.empty_table(), {"windows": []})
     trained = schedule.trained(upto_step, accumulation)
     with duckdb.connect(":memory:") as connection:
         connection.register("before", before)

@@ -41,6 +41,7 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 _SOURCE_COLUMNS = ("chunk_id", "window_idx", "thread_id", "sender", "bucket", "tier", "n_tokens")
+CANDIDATE_SCHEMA = pa.schema([MANIFEST_SCHEMA.field(name) for name in _SOURCE_COLUMNS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,37 @@ def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, cove
         raise RunError("a run has its parent's coverage exactly when it has a parent", hint="claim the run again")
     lineage = None if coverage is None else read_coverage(coverage, request.coverage_sha256)
     trained = frozenset() if lineage is None else windows_trained(lineage)
-    rolling = sorted(trained)[len(trained) - min(len(trained), request.settings.rolling - 1) :]
-    _check(request, trained, rolling)
-    new = tuple(sorted({*request.new_windows, *rolling}))
-    replay = request.settings.replay
-    old = frozenset() if replay.strategy == "none" else trained - set(new)
-    seed = f"{request.settings.seed}/{new[-1] if new else 0}"
-    table = _ranked(_candidates(home, request, {*new, *old}, exclusions), new, lineage, seed, replay)
-    return Manifest(request.run_id, new, table)
+    settings = request.settings
+    _check(request, trained, _again(trained, settings.rolling))
+    taken = windows_taken(request.new_windows, trained, rolling=settings.rolling, replay=settings.replay)
+    candidates = _candidates(home, request, {*taken.new, *taken.old}, exclusions)
+    return manifest_of(request.run_id, candidates, taken.new, lineage, seed=settings.seed, replay=settings.replay)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsTaken:
+    """The windows that a run takes as ``new``, in order, and the ``old`` ones that it may rehearse."""
+
+    new: tuple[int, ...]
+    old: frozenset[int]
+
+
+def windows_taken(
+    asked: Collection[int], trained: Collection[int], *, rolling: int, replay: ReplaySettings
+) -> WindowsTaken:
+    """What a run that is asked for some new windows takes, ``trained`` being those that the parent's lineage trained."""
+    new = {*asked, *_again(trained, rolling)}
+    old = frozenset() if replay.strategy == "none" else frozenset(trained) - new
+    return WindowsTaken(tuple(sorted(new)), old)
+
+
+def manifest_of(
+    run_id: str, candidates: pa.Table, new: tuple[int, ...], lineage: pa.Table | None, *, seed: int, replay: ReplaySettings
+) -> Manifest:
+    """Orders and caps ``candidates``: the train chunks of the windows taken, with :data:`CANDIDATE_SCHEMA`, in the order
+    of their shards. ``lineage`` is the parent's coverage, None without a parent."""
+    drawn_by = f"{seed}/{new[-1] if new else 0}"
+    return Manifest(run_id, new, _ranked(candidates, new, lineage, drawn_by, replay))
 
 
 def write_manifest(path: Path, manifest: Manifest) -> str:
@@ -107,6 +131,11 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     if "run_id" not in note:
         raise RunError(f"{path} does not say which run it is of", hint=hint)
     return Manifest(note["run_id"], tuple(note["windows"]), table.replace_schema_metadata(None))
+
+
+def _again(trained: Collection[int], rolling: int) -> list[int]:
+    """The newest trained windows, which a rolling run takes as new again."""
+    return sorted(trained)[len(trained) - min(len(trained), rolling - 1) :]
 
 
 def _check(request: RunRequest, trained: Collection[int], rolling: Collection[int]) -> None:
@@ -130,11 +159,10 @@ def _check(request: RunRequest, trained: Collection[int], rolling: Collection[in
 def _candidates(home: Home, request: RunRequest, windows: set[int], exclusions: Exclusions) -> pa.Table:
     """Train chunks of ``windows`` without those excluded, in the shards' order, each shard verified as it is read."""
     threads, chunks = pa.array(sorted(exclusions.threads), pa.string()), pa.array(sorted(exclusions.chunks), pa.string())
-    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _SOURCE_COLUMNS])
 
     def read(shard: ShardRef) -> pa.Table:
         table = read_meta(home.root / shard.path, shard.sha256, columns=[*_SOURCE_COLUMNS, "split"])
-        table = table.filter(pc.equal(table["split"], Split.TRAIN.value)).select(_SOURCE_COLUMNS).cast(schema)
+        table = table.filter(pc.equal(table["split"], Split.TRAIN.value)).select(_SOURCE_COLUMNS).cast(CANDIDATE_SCHEMA)
         for name, gone in (("thread_id", threads), ("chunk_id", chunks)):
             if len(gone):
                 table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
@@ -142,7 +170,7 @@ def _candidates(home: Home, request: RunRequest, windows: set[int], exclusions: 
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = [shard for shard in request.shards if shard.window_idx in windows]
-        return pa.concat_tables([schema.empty_table(), *pool.map(read, wanted)])
+        return pa.concat_tables([CANDIDATE_SCHEMA.empty_table(), *pool.map(read, wanted)])
 
 
 _ELIGIBLE = """
