@@ -1,22 +1,43 @@
-"""How those who need the store only now and then open it: briefly, and with what froze in it checked."""
+"""How those who need the store only now and then get it: from the daemon that holds it, else by opening it, briefly."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from pipeline.errors import StoreHeldError
 from pipeline.home import Home
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store import Store, Versions
 from pipeline.versions import VERSIONS
+from streams.remote_store import RemoteStore
 
 OpenStore = Callable[[], AbstractContextManager[Store]]
 
+PATIENCE_SECONDS = 2.0
+"""How long another command is waited for, and a daemon that has opened the store and does not listen yet."""
+
 
 def opener(home: Home, settings: Settings) -> OpenStore:
-    """A function that opens the home's store for this process alone; see :meth:`Store.open` for what it raises."""
+    """A function that gives the home's store to this process alone; see :func:`store_of` for what it raises."""
 
     def open_store() -> Store:
-        return Store.open(home, settings, VERSIONS)
+        return store_of(home, settings, VERSIONS, writes=True)
 
     return open_store
+
+
+def store_of(home: Home, settings: Settings | None, versions: Versions | None, *, writes: bool) -> Store:
+    """The store of a home, through its owner when one runs. Raises as :meth:`Store.open` does."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        remote = RemoteStore.reach(home, settings, versions, writes=writes)
+        if remote is not None:
+            return remote
+        try:
+            return Store.open(home, settings, versions)
+        except StoreHeldError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.05)

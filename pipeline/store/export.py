@@ -7,16 +7,15 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.home import atomic_path
-from pipeline.store.connection import store_errors
-from pipeline.store.people_sql import reading
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from pyarrow import RecordBatch
 
     from pipeline.store.store import Store
 
@@ -38,7 +37,7 @@ VIEWS = (
 )
 """The views that people query; their names and columns are a public contract."""
 
-PAGE = 10_000
+Batches = Iterator["RecordBatch"]
 
 
 def export_view(store: Store, view: str, format: str, path: Path) -> int:
@@ -52,50 +51,46 @@ def export_view(store: Store, view: str, format: str, path: Path) -> int:
     formats = {"csv": _csv, "json": _json, "parquet": _parquet}
     if format not in formats:
         raise UsageError(f"there is no format {format!r}", hint=f"formats: {', '.join(formats)}")
-    with store.cursor() as cursor, store_errors(f"export {view}"), reading(cursor), atomic_path(path) as temporary:
-        return formats[format](cursor, f"SELECT * FROM {view}", temporary)
+    with atomic_path(path) as temporary:
+        return formats[format](store.read_view(view), temporary)
 
 
-def _csv(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
+def _csv(batches: Batches, path: Path) -> int:
     count = 0
-    cursor.execute(sql)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(column[0] for column in cursor.description)
-        for row in _rows(cursor):
-            writer.writerow(json.dumps(value) if isinstance(value, list) else _plain(value) for value in row)
-            count += 1
-    return count
-
-
-def _json(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
-    cursor.execute(sql)
-    columns = [column[0] for column in cursor.description]
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for row in _rows(cursor):
-            file.write(",\n" if count else "\n")
-            json.dump(dict(zip(columns, map(_plain, row), strict=True)), file, ensure_ascii=False)
-            count += 1
-        file.write("\n]\n")
-    return count
-
-
-def _parquet(cursor: DuckDBPyConnection, sql: str, path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    count = 0
-    with cursor.sql(sql).to_arrow_reader(PAGE) as batches, pq.ParquetWriter(path, batches.schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        for index, batch in enumerate(batches):
+            if index == 0:
+                writer.writerow(batch.schema.names)
+            for row in batch.to_pylist():
+                writer.writerow(json.dumps(cell) if isinstance(cell, list) else _plain(cell) for cell in row.values())
             count += batch.num_rows
     return count
 
 
-def _rows(cursor: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while page := cursor.fetchmany(PAGE):
-        yield from page
+def _json(batches: Batches, path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for batch in batches:
+            for row in batch.to_pylist():
+                file.write(",\n" if count else "\n")
+                json.dump({name: _plain(cell) for name, cell in row.items()}, file, ensure_ascii=False)
+                count += 1
+        file.write("\n]\n")
+    return count
+
+
+def _parquet(batches: Batches, path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    first = next(batches)
+    count = 0
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.errors import ConfigError, StoreError, UsageError
 from pipeline.home import fsync_dir, private_dir
 from pipeline.people import PeopleKey
-from pipeline.store import append, lookup, reading
+from pipeline.store import append, lookup, people_sql, reading
 from pipeline.store.connection import connect, cursor, store_errors
 from pipeline.store.frozen import Versions, disagreements, freeze, frozen_settings, frozen_versions
 from pipeline.store.rows import JournalRow, OutboxRow, Row
@@ -20,6 +20,7 @@ from pipeline.store.tables import from_tuples, quoted, table_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+    from pyarrow import RecordBatch
 
     from pipeline.domain import StoredMessage
     from pipeline.events import Event
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pipeline.threads import Known, Needs
 
 R = TypeVar("R", bound=Row)
+
+VIEW_PAGE = 10_000
+"""Rows of a view that are held at once."""
 
 THREADS = 1
 """A batch is small and its queries are short: a second thread costs more in hand-over than it saves."""
@@ -84,9 +88,7 @@ class Store:
         try:
             with store_errors("open the store"):
                 migrate(connection)
-                problems = disagreements(connection, settings, versions)
-            if problems:
-                raise ConfigError(problems, hint="what froze with the store stays: set it back, or make another home")
+                _require_agreement(connection, settings, versions)
             return cls(connection, PeopleKey.read(home.people_key))
         except BaseException:
             connection.close()
@@ -171,11 +173,42 @@ class Store:
         """Messages by their keys; unknown keys are left out."""
         return reading.messages_by_key(self._connection, mailbox, keys)
 
+    def read_view(self, view: str) -> Iterator[RecordBatch]:
+        """All rows of a view as of now, in Arrow batches of one schema; the first may be empty, but is always there."""
+        import pyarrow as pa
+
+        with (
+            self.cursor() as cursor,
+            store_errors(f"read {view}"),
+            people_sql.reading(cursor),
+            cursor.sql(f"SELECT * FROM {view}").to_arrow_reader(VIEW_PAGE) as batches,
+        ):
+            yield pa.RecordBatch.from_pylist([], batches.schema)
+            yield from batches
+
+    def answer_sql(
+        self, sql: str, *, row_limit: int = people_sql.ROW_LIMIT, seconds: float = people_sql.SECONDS
+    ) -> people_sql.Result:
+        """What people type, answered; see :func:`pipeline.store.people_sql.run_people_sql`."""
+        return people_sql.run_people_sql(self, sql, row_limit=row_limit, seconds=seconds)
+
     def checkpoint(self) -> None:
         """Folds the write-ahead logs into the files."""
         with store_errors("checkpoint"):
             self._connection.execute("CHECKPOINT bodies")
             self._connection.execute("CHECKPOINT store")
+
+    @contextmanager
+    def beside(self) -> Iterator[Store]:
+        """A second connection to the open files as a store of its own, for another thread of this process. Several may read
+        at once; only one thread at a time may append, which is for them to agree on."""
+        with self.cursor() as second:
+            yield Store(second, self._people)
+
+    def require_agreement(self, settings: Settings | None, versions: Versions | None) -> None:
+        """Raises ``ConfigError`` with every frozen value that ``settings`` or ``versions`` would change."""
+        with store_errors("read what froze with the store"):
+            _require_agreement(self._connection, settings, versions)
 
     @contextmanager
     def cursor(self) -> Iterator[DuckDBPyConnection]:
@@ -185,3 +218,9 @@ class Store:
             yield second
         finally:
             second.close()
+
+
+def _require_agreement(connection: DuckDBPyConnection, settings: Settings | None, versions: Versions | None) -> None:
+    problems = disagreements(connection, settings, versions)
+    if problems:
+        raise ConfigError(problems, hint="what froze with the store stays: set it back, or make another home")

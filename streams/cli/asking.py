@@ -61,12 +61,11 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
     """Run one SELECT or EXPLAIN, read-only, over the views (docs/architecture.md lists them)."""
     from pipeline.errors import UsageError
     from pipeline.store.export import VIEWS
-    from pipeline.store.people_sql import run_people_sql
     from streams.cli.opening import opened
 
     with opened(home) as store:
         try:
-            result = run_people_sql(store, query, row_limit=limit, seconds=seconds)
+            result = store.answer_sql(query, row_limit=limit, seconds=seconds)
         except UsageError as error:
             raise UsageError(
                 error.message, hint=error.hint or f"give one SELECT over the views {', '.join(VIEWS)}"

@@ -22,16 +22,17 @@ def settings_of(home: Home, overrides: Sequence[str] = ()) -> Settings:
 
 @contextmanager
 def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
-    """The store of a home. With ``settings``, for commands that write, what froze must agree with them and with this
-    version; without, a command may read whatever there is."""
-    from pipeline.store import Store
+    """The store of a home, through the daemon when one runs. With ``settings``, for commands that write, what froze must
+    agree with them and with this version, and nobody else writes meanwhile; without, a command may read whatever there
+    is."""
+    from streams.stores import store_of
 
     versions = None
     if settings is not None:
         from pipeline.versions import VERSIONS
 
         versions = VERSIONS
-    with Store.open(home, settings, versions) as store:
+    with store_of(home, settings, versions, writes=settings is not None) as store:
         yield store
 
 

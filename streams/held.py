@@ -1,0 +1,56 @@
+"""The store of a process that holds it for long: shared by its threads, of which one at a time may write."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import StoreHeldError
+from pipeline.store import Store
+
+
+class HeldStore:
+    """An open store and who may write to it. ``changed`` is set whenever somebody may have written."""
+
+    def __init__(self, store: Store) -> None:
+        self.changed = threading.Event()
+        self._store = store
+        self._lease = threading.Lock()
+        self._guests = 0
+
+    @property
+    def guests(self) -> int:
+        """How often somebody else than this process has had the store to write. What was read before may be outdated."""
+        return self._guests
+
+    @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """The store for this thread alone. Not to be entered again within."""
+        with self._lease:
+            yield self._store
+        self.changed.set()
+
+    @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """The store for reading, beside whoever writes."""
+        with self._store.beside() as store:
+            yield store
+
+    @contextmanager
+    def lent(self, wait: float) -> Iterator[Store]:
+        """As ``writing``, for a command of another process; raises ``StoreHeldError`` after ``wait`` seconds."""
+        if not self._lease.acquire(timeout=wait):
+            raise StoreHeldError(f"the store is in use, and was for {wait:g} s", hint="see `mailtide status`, or try again")
+        try:
+            with self._store.beside() as store:
+                yield store
+        finally:
+            self._guests += 1
+            self._lease.release()
+            self.changed.set()
+
+    def close(self) -> None:
+        """Waits until nobody writes, and closes the store."""
+        with self._lease:
+            self._store.close()
