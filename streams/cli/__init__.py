@@ -17,9 +17,11 @@ import click
 FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.mail": ("init", "import", "parse", "close", "windows"),
     "streams.cli.training": ("plan", "retrain", "runs"),
+    "streams.cli.simulate": ("simulate",),
     "streams.cli.adapters": ("registry",),
     "streams.cli.asking": ("ask", "sql", "export"),
     "streams.cli.aside": ("deadletters", "quarantine"),
+    "streams.cli.topics": ("topics",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }
 MODULE_OF = {name: module for module, names in FAMILIES.items() for name in names}
