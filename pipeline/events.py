@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Topic(StrEnum):
-    """Topics; a breaking change of a payload is a new topic."""
+    """Topics; a breaking change of a payload is a new topic. Those that mail itself travels on have no payload here: what
+    their records hold is told by ``streams.mailpath``."""
 
+    MESSAGE_RECEIVED = "mail.message.received.v1"
+    MESSAGE_PARSED = "mail.message.parsed.v1"
+    PROGRESS = "mail.progress.v1"
     WINDOW_CLOSED = "mail.window.closed.v1"
     RUN_REQUESTED = "retrain.run.requested.v1"
     RUN_FINISHED = "retrain.run.finished.v1"

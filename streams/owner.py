@@ -65,10 +65,11 @@ class Owner:
         """The open window of a mailbox."""
         return self._position(mailbox).window
 
-    def take(self, mailbox: str, items: Sequence[Item]) -> Taken:
+    def take(self, mailbox: str, items: Sequence[Item], extra_rows: Sequence[Row] = ()) -> Taken:
         """Takes items of a registered mailbox in order, and writes the shards of the windows that they close.
 
-        A number already taken is a repeat and no row. Raises ``StoreError`` when a number is missing.
+        A number already taken is a repeat and no row. ``extra_rows`` are committed with the items' rows, or not at all.
+        Raises ``StoreError`` when a number is missing.
         """
         people = self._store.people
         mine = self._settings.mailbox(mailbox)
@@ -89,7 +90,7 @@ class Owner:
         for item, view in zip(items, views, strict=True):
             batch.add(item, view)
         rows, position = batch.finish()
-        self._store.append(rows)
+        self._store.append([*rows, *extra_rows])
         self._positions[mailbox] = position
         if batch.taken.closed:
             self.seal(mailbox)

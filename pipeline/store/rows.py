@@ -223,6 +223,33 @@ class TakenRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnedPartitionRow(Row):
+    """A partition of a topic, one of ``partitions``, that this store alone assigns from; ``store`` is the name that it goes
+    by on the broker."""
+
+    TABLE: ClassVar[str] = "owned_partitions"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("cluster", "topic", "partition"),)
+    cluster: str
+    topic: str
+    partition: int
+    partitions: int
+    store: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOffsetRow(Row):
+    """Where reading a partition goes on: everything below ``next_offset`` is taken. The newest row of a partition counts."""
+
+    TABLE: ClassVar[str] = "source_offsets"
+    cluster: str
+    topic: str
+    partition: int
+    next_offset: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class WindowStateRow(Row):
     """The open window after a commit, as JSON of :class:`pipeline.windows.OpenWindow`; the newest row counts."""
 

@@ -7,7 +7,16 @@ from typing import Any
 from pipeline.home import Home, sha256_file
 from pipeline.store import Store
 
-PROCESSING = {"taken", "window_states", "deliveries", "duplicate_rows", "migrations", "guard"}
+PROCESSING = {
+    "taken",
+    "window_states",
+    "deliveries",
+    "duplicate_rows",
+    "migrations",
+    "guard",
+    "owned_partitions",
+    "source_offsets",
+}
 """Tables that record how often something was tried, not what became of it."""
 
 TIMES = {"at", "created_at", "registered_at", "started_at", "finished_at", "cost"}
