@@ -17,7 +17,7 @@ from pipeline.windows import due
 from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
-from streams.feeds.mbox import MboxFeed
+from streams.feeds.opening import ArchiveFeed, archive_feed
 from streams.owner import Owner, parsed
 from streams.times import utc_now
 
@@ -101,10 +101,10 @@ def import_archives(
     owner = Owner(store, home, settings, utc_now)
     name = choose_mailbox(store, settings, mailbox)
     timed_by = choose_clock(owner, settings, name, clock)
-    feeds = list({feed.name: feed for feed in (MboxFeed(home, name, path) for path in paths)}.values())
+    feeds = list({feed.name: feed for feed in (archive_feed(home, name, path) for path in paths)}.values())
     _refuse_empty(store, name, feeds)
     total = sum(feed.size for feed in feeds)
-    owner.register(name, timed_by, [FeedRow(name, feed.name, "mbox", str(feed.path), utc_now()) for feed in feeds])
+    owner.register(name, timed_by, [FeedRow(name, feed.name, feed.kind, feed.source, utc_now()) for feed in feeds])
     owner.seal(name)
     taken = Taken()
     taken.add(close_if_due(owner, home, settings, name, timed_by))
@@ -136,13 +136,13 @@ def import_archives(
     )
 
 
-def _refuse_empty(store: Store, mailbox: str, feeds: Sequence[MboxFeed]) -> None:
+def _refuse_empty(store: Store, mailbox: str, feeds: Sequence[ArchiveFeed]) -> None:
     if any(feed.size for feed in feeds):
         return
     known = {row.feed for row in store.fetch(FeedRow, "mailbox = ?", [mailbox])}
     if not any(feed.name in known for feed in feeds):
-        named = ", ".join(str(feed.path) for feed in feeds)
-        raise NothingToDo(f"there is no mail in {named}: 0 bytes", hint="name an mbox file that holds mail")
+        named = ", ".join(feed.source for feed in feeds)
+        raise NothingToDo(f"there is no mail in {named}: 0 bytes", hint="name an mbox or a Maildir that holds mail")
 
 
 def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clock: Clock) -> Taken:

@@ -436,7 +436,7 @@ def test_folders_and_missing_files_are_said_so(tmp_path: Path) -> None:
         feed(tmp_path, tmp_path)
     for name in ("cur", "new", "tmp"):
         (tmp_path / "maildir" / name).mkdir(parents=True)
-    with pytest.raises(FeedError, match="is a Maildir, which cannot be read yet; convert it to an mbox"):
+    with pytest.raises(FeedError, match="is a Maildir, not an mbox; in the settings its kind is maildir"):
         feed(tmp_path, tmp_path / "maildir")
     with pytest.raises(FeedError, match="cannot be read: No such file"):
         feed(tmp_path, tmp_path / "missing")

@@ -53,7 +53,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
     click.echo("Next: mailtide import PATH")
 
 
-@click.command("import", short_help="Feed mbox archives to their end, each mail once.")
+@click.command("import", short_help="Feed mboxes and Maildirs to their end, each mail once.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--mailbox", help="The mailbox to import into.  [default: the only one, else main]")
 @click.option(
@@ -64,7 +64,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
 @json_option
 @click.pass_obj
 def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clock: str | None, as_json: bool) -> None:
-    """Feed mbox archives to their end; mail that is already here is not taken twice."""
+    """Feed mbox archives and Maildir folders to their end; mail that is already here is not taken twice."""
     from pipeline.domain import Clock
     from streams.cli.opening import opened, settings_of
     from streams.ingest import import_archives

@@ -44,7 +44,7 @@ class ByteStream(Protocol):
 def open_bytes(path: Path) -> ByteStream:
     """Opens ``path`` by what it holds, not by its name; raises ``FeedError`` for what cannot hold an mbox."""
     if (path / "cur").is_dir() and (path / "new").is_dir():
-        raise FeedError(f"{path} is a Maildir, which cannot be read yet", hint="convert it to an mbox and import that")
+        raise FeedError(f"{path} is a Maildir, not an mbox", hint="in the settings its kind is maildir")
     if path.is_dir():
         raise FeedError(f"{path} is a folder", hint="name the mbox files in it")
     if path.exists() and not path.is_file():  # asked before opening: a pipe without a writer would block

@@ -11,7 +11,6 @@ read from it.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from pipeline.errors import FeedError
 from pipeline.home import Home
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
 from streams.feeds.contract import Handed
+from streams.feeds.naming import feed_name
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import Slice, split
@@ -82,7 +82,7 @@ class MboxFeed:
         A file changed less than ``settle`` seconds ago, whose last mail is not closed by a blank line, is waited for.
         """
         self.path = path.expanduser().resolve()
-        self.name = feed or f"{mailbox}.{_slug(self.path)}"
+        self.name = feed or feed_name(mailbox, self.path)
         self.position = 0
         self._home = home
         self._mailbox = mailbox
@@ -96,6 +96,10 @@ class MboxFeed:
         finally:
             stream.close()
         self.size = self.path.stat().st_size
+
+    @property
+    def source(self) -> str:
+        return str(self.path)
 
     def items(self, after: int) -> Iterator[Handed]:
         """Everything numbered above ``after``, in order: what was noted and not taken, then what is new in the file, and
@@ -270,8 +274,3 @@ def _newest_received(raw: bytes) -> datetime | None:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _slug(path: Path) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.name.lower())[:40]
-    return f"{name}-{_sha256(bytes(path))[:8]}"
