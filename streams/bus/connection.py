@@ -176,8 +176,6 @@ async def _named(address: str, settings: BusSettings, error: Exception) -> BusEr
             f"{at} shows a certificate that is not trusted ({reason.verify_message})",
             hint="name the certificate of its authority in bus.ca_file",
         )
-    if isinstance(reason, ssl.SSLError):
-        return BusError(f"{at} does not speak TLS", hint="set bus.tls: false, or name the broker's TLS port")
     if isinstance(reason, (kafka.SaslAuthenticationFailed, kafka.AuthenticationFailedError)):
         return BusError(
             f"{at} refuses the login of {settings.user} ({settings.sasl})",
@@ -185,11 +183,13 @@ async def _named(address: str, settings: BusSettings, error: Exception) -> BusEr
         )
     if isinstance(reason, kafka.UnsupportedSaslMechanismError):
         return BusError(f"{at} does not know the login {settings.sasl}", hint="set bus.sasl to one that it offers")
-    if isinstance(reason, kafka.IllegalSaslState):
+    if isinstance(reason, kafka.IllegalSaslStateError):
         return BusError(f"{at} asks for no login", hint="set bus.sasl: none, or name the broker's SASL port")
     if not await _answers(*_parts(address)):
         return BusError(f"no broker answers at {address}", hint="start it, or name another in bus.brokers")
-    if not settings.tls and await _speaks_tls(*_parts(address)):
+    if settings.tls != await _speaks_tls(*_parts(address)):
+        if settings.tls:
+            return BusError(f"{at} does not speak TLS", hint="set bus.tls: false, or name the broker's TLS port")
         return BusError(f"{at} speaks TLS only", hint="set bus.tls: true")
     if settings.sasl == "none":
         return BusError(
