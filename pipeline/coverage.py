@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError
 from pipeline.parquet import read_note, read_table, with_note, write_table
+from pipeline.scratch import Scratch, cursor_of
 
 if TYPE_CHECKING:
     from pipeline.manifest import Manifest
@@ -66,13 +66,19 @@ def coverage_after(
 
 
 def coverage_on(
-    before: pa.Table | None, manifest: Manifest, schedule: Schedule, upto_step: int, accumulation: int
+    before: pa.Table | None,
+    manifest: Manifest,
+    schedule: Schedule,
+    upto_step: int,
+    accumulation: int,
+    *,
+    scratch: Scratch | None = None,
 ) -> pa.Table:
-    """:func:`coverage_after` on the parent's coverage itself, None without a parent."""
+    """:func:`coverage_after` on the parent's coverage itself, None without one; ``scratch`` serves whoever asks often."""
     if before is None:
         before = with_note(COVERAGE_SCHEMA.empty_table(), {"windows": []})
     trained = schedule.trained(upto_step, accumulation)
-    with duckdb.connect(":memory:") as connection:
+    with cursor_of(scratch) as connection:
         connection.register("before", before)
         connection.register("trained", trained)
         connection.register("manifest", manifest.table)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +20,7 @@ from pipeline.parquet import read_note, read_table, with_note, write_table
 from pipeline.rehearsal import quota
 from pipeline.requests import RunRequest, ShardRef
 from pipeline.runfiles import Exclusions
+from pipeline.scratch import Scratch, cursor_of
 from pipeline.settings import ReplaySettings
 from pipeline.shards import read_meta
 
@@ -109,12 +108,19 @@ def windows_taken(
 
 
 def manifest_of(
-    run_id: str, candidates: pa.Table, new: tuple[int, ...], lineage: pa.Table | None, *, seed: int, replay: ReplaySettings
+    run_id: str,
+    candidates: pa.Table,
+    new: tuple[int, ...],
+    lineage: pa.Table | None,
+    *,
+    seed: int,
+    replay: ReplaySettings,
+    scratch: Scratch | None = None,
 ) -> Manifest:
     """Orders and caps ``candidates``: the train chunks of the windows taken, with :data:`CANDIDATE_SCHEMA`, in the order
-    of their shards. ``lineage`` is the parent's coverage, None without a parent."""
+    of their shards. ``lineage`` is the parent's coverage, None without a parent; ``scratch`` serves whoever builds many."""
     drawn_by = f"{seed}/{new[-1] if new else 0}"
-    return Manifest(run_id, new, _ranked(candidates, new, lineage, drawn_by, replay))
+    return Manifest(run_id, new, _ranked(candidates, new, lineage, drawn_by, replay, scratch))
 
 
 def write_manifest(path: Path, manifest: Manifest) -> str:
@@ -208,9 +214,14 @@ FROM chosen QUALIFY is_new OR rank <= $most ORDER BY is_new DESC, rank
 
 
 def _ranked(
-    candidates: pa.Table, new: Collection[int], lineage: pa.Table | None, seed: str, replay: ReplaySettings
+    candidates: pa.Table,
+    new: Collection[int],
+    lineage: pa.Table | None,
+    seed: str,
+    replay: ReplaySettings,
+    scratch: Scratch | None,
 ) -> pa.Table:
-    """Orders and caps ``candidates``. What exceeds DuckDB's share of memory goes to a private temporary folder."""
+    """Orders and caps ``candidates``."""
     times = (COVERAGE_SCHEMA.empty_table() if lineage is None else lineage).select(["chunk_id", "rehearsal_times"])
     caps = {bucket.value: getattr(replay.caps, bucket.value) for bucket in Bucket}
     narrow = candidates.select(["chunk_id", "window_idx", "bucket", "n_tokens"])
@@ -220,8 +231,7 @@ def _ranked(
     room = quota(pc.sum(fresh["n_tokens"]).as_py() or 0, replay)
     capped = "".join(_CAPPED.format(bucket=bucket, cap=cap) for bucket, cap in caps.items())
     turns = _ONE_TURN if replay.strategy == "uniform" else _TURNS
-    with tempfile.TemporaryDirectory(prefix="mailtide-") as spill, duckdb.connect(":memory:") as connection:
-        connection.execute("SET temp_directory = ?", [spill])
+    with cursor_of(scratch) as connection:
         connection.register("source", narrow.append_column("place", pa.array(np.arange(narrow.num_rows))))
         connection.register(
             "lineage", times.filter(pc.greater(times["rehearsal_times"], 0)).rename_columns(["chunk_id", "times"])
