@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -54,6 +55,19 @@ class ImapFeedSettings(Group):
     idle: bool = Field(default=True, description="let the server push (IDLE)")
     poll: PositiveFloat = Field(default=60.0, description="seconds between looks, where the server does not push")
     timeout: PositiveFloat = Field(default=60.0, description="seconds without an answer before a connection is given up")
+
+    @model_validator(mode="after")
+    def _nothing_in_the_open(self) -> ImapFeedSettings:
+        if self.security == "none" and not _is_loopback(self.host):
+            raise ValueError(f"security: none would send the password to {self.host} in the open; use tls or starttls")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 FeedSettings = Annotated[MboxFeedSettings | MaildirFeedSettings | ImapFeedSettings, Field(discriminator="kind")]
