@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from pipeline.bus_settings import BusSettings
 from pipeline.errors import RunError, UsageError
 from pipeline.events import Event, RunRequested, Topic, WindowClosed
 from pipeline.home import Home
@@ -22,6 +25,10 @@ from pipeline.store import Store, Versions
 from pipeline.store.rows import DeadLetterRow, OutboxRow
 from streams.bus.contract import Bus, Subscription
 from streams.bus.embedded import EmbeddedBus
+from streams.bus.intake import Membership
+from streams.bus.kafka import KafkaBus
+from streams.bus.topics import create_topics
+from tests.support.kafka import Broker
 
 AT = datetime(2026, 1, 2, 3, 4, 5)
 VERSIONS = Versions(parse=1, scrub=1, chunk=1)
@@ -41,19 +48,52 @@ def open_store(home: Home) -> Store:
 
 
 @contextmanager
-def embedded(root: Path) -> Iterator[Callable[[], Bus]]:
-    """Buses on one store, which stays open, as in a daemon."""
-    with open_store(Home(root)) as store:
+def embedded(where: str) -> Iterator[Callable[[], Bus]]:
+    """Buses on one store, which stays open, as in a daemon. ``where`` is its home."""
+    with open_store(Home(Path(where))) as store:
         yield lambda: EmbeddedBus(lambda: nullcontext(store))
 
 
-BUSES: dict[str, Callable[[Path], AbstractContextManager[Callable[[], Bus]]]] = {"embedded": embedded}
+@contextmanager
+def kafka(where: str) -> Iterator[Callable[[], Bus]]:
+    """Buses on one broker, each ended before the next begins, as processes one after another. ``where``: ADDRESS/PREFIX."""
+    settings = kafka_settings(where)
+    with ExitStack() as running:
+
+        def open_bus() -> Bus:
+            running.close()
+            return running.enter_context(KafkaBus(settings, Membership(instance="test")))
+
+        yield open_bus
+
+
+def kafka_settings(where: str) -> BusSettings:
+    address, _, prefix = where.partition("/")
+    return BusSettings(kind="kafka", brokers=address, prefix=prefix, partitions=2)
+
+
+BUSES: dict[str, Callable[[str], AbstractContextManager[Callable[[], Bus]]]] = {"embedded": embedded, "kafka": kafka}
 """By name: what opens buses that carry on where the last one ended, also the last one of a process that died."""
 
 
 @pytest.fixture(params=sorted(BUSES))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def where(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place of its own for the buses of a test."""
+    if kind == "embedded":
+        return str(tmp_path / "home")
+    return topics_on(request.getfixturevalue("broker"))
+
+
+def topics_on(broker: Broker) -> str:
+    """New topics on a broker: what ``kafka`` takes."""
+    where = f"{broker.address}/{uuid.uuid4().hex[:8]}."
+    asyncio.run(create_topics(kafka_settings(where)))
+    return where
 
 
 class Consumer:
@@ -73,8 +113,8 @@ class Consumer:
 
 
 @pytest.fixture
-def open_bus(kind: str, tmp_path: Path) -> Iterator[Callable[[], Bus]]:
-    with BUSES[kind](tmp_path / "home") as open_:
+def open_bus(kind: str, where: str) -> Iterator[Callable[[], Bus]]:
+    with BUSES[kind](where) as open_:
         yield open_
 
 
@@ -99,6 +139,11 @@ def test_publishing_the_same_event_again_changes_nothing(open_bus: Callable[[], 
     bus.publish([closed(1)])
     bus.deliver()
     assert consumer.seen == [closed(0).id, closed(1).id]
+    again = open_bus()
+    restarted = Consumer(again)
+    again.publish([closed(0), closed(2)])
+    again.deliver()
+    assert restarted.seen == [closed(2).id]
 
 
 def test_topics_and_consumers_are_apart(open_bus: Callable[[], Bus]) -> None:
@@ -260,7 +305,6 @@ def test_an_interrupt_is_no_refusal(open_bus: Callable[[], Bus]) -> None:
 
 DYING = """
 import os, signal, sys
-from pathlib import Path
 from pipeline.events import Topic
 from streams.bus.contract import Subscription
 from tests.test_bus_contract import BUSES, closed
@@ -271,7 +315,7 @@ def take(event):
         os.kill(os.getpid(), signal.SIGKILL)
     print("done", event.id, flush=True)
 
-with BUSES[sys.argv[1]](Path(sys.argv[2])) as open_bus:
+with BUSES[sys.argv[1]](sys.argv[2]) as open_bus:
     bus = open_bus()
     bus.subscribe(Subscription("c", Topic.WINDOW_CLOSED, take, max_attempts=1))
     bus.publish([closed(0), closed(1), closed(2)])
@@ -279,12 +323,12 @@ with BUSES[sys.argv[1]](Path(sys.argv[2])) as open_bus:
 """
 
 
-def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(kind: str, tmp_path: Path) -> None:
+def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(kind: str, where: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     printed: list[str] = []
     for die_at in (1, 1, 2):
         done = subprocess.run(
-            [sys.executable, "-c", DYING, kind, str(tmp_path / "home"), str(die_at)],
+            [sys.executable, "-c", DYING, kind, where, str(die_at)],
             env=environment,
             capture_output=True,
             text=True,
@@ -292,7 +336,7 @@ def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(kind: str, tmp_
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
         printed += done.stdout.splitlines()
-    with BUSES[kind](tmp_path / "home") as open_bus:
+    with BUSES[kind](where) as open_bus:
         bus = open_bus()
         consumer = Consumer(bus)
         bus.deliver()

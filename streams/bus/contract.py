@@ -13,6 +13,10 @@ Handler = Callable[[Event], None]
 """Acts on an event, and raises to refuse it. It may see an event more than once: it must not matter."""
 
 
+class Interrupted(Exception):
+    """Raised by a handler that was told to stop before its end: no refusal, and the event comes again after a restart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A consumer's interest in a topic. ``consumer`` is the name that its progress is kept under, across restarts; an
@@ -40,14 +44,16 @@ class Bus(Protocol):
 
     Per subscription, events of one key are handed over in the order of publication, and a later one waits until the
     earlier is done or set aside; events of other keys do not wait. A consumer that is new gets everything published so
-    far. A process that dies inside a handler costs no attempt: only the handler's own refusals count.
+    far, as far as a broker's topic still keeps it. A process that dies inside a handler costs no attempt: only the
+    handler's own refusals count.
     """
 
     def subscribe(self, subscription: Subscription) -> None:
         """Adds a subscription; raises ``ValueError`` when the consumer has one for that topic."""
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Durable on return. An event whose id was published before is the same event, and is not kept twice."""
+        """Durable on return. An event whose id was published before is the same event: nobody is handed it again. A broker
+        keeps it twice all the same, and each consumer knows it by the last 10,000 records of the partition."""
 
     def deliver(self, limit: int | None = None) -> int:
         """Hands over what is pending, at most ``limit`` times, until nothing is, also what handlers publish meanwhile;
