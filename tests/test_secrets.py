@@ -122,7 +122,7 @@ def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
     ("program", "said"),
     [
         (
-            f"import sys; print({SECRET!r}); print({SECRET!r}, file=sys.stderr); sys.exit(3)",
+            f"import sys; {SAY}; sys.stdout = sys.stderr; {SAY}; sys.exit(3)",
             "failed with exit code 3; run it",
         ),
         ("pass", "holds nothing"),
