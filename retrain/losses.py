@@ -1,8 +1,9 @@
 """Loss per chunk under an adapter: the figure that everything else (gate, forgetting, selection) is made of.
 
 A loss belongs to (adapter, checkpoint, chunk, evaluation version) and is computed once. On a CPU every chunk is one
-forward pass of its own, so that its loss cannot depend on its company. On a GPU chunks of like length share a batch,
-whose make-up moves a loss by rounding only (about 1e-3 of a nat per token in bfloat16).
+forward pass of its own on one core, several of them side by side, so that its loss depends neither on its company nor on
+the number of cores. On a GPU chunks of like length share a batch, whose make-up moves a loss by rounding only (about 1e-3
+of a nat per token in bfloat16).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from retrain.batches import Example, collate, groups_of_like_length
 from retrain.model import Compute
 from retrain.nll import token_nll
 
-EVAL_VERSION = 1
+EVAL_VERSION = 2
 """Raised whenever the same weights and text would get another loss; stored losses of another version do not count."""
 
 
@@ -35,19 +36,25 @@ def score(
 ) -> list[Loss]:
     """Losses of ``examples`` in their order; those without a token to predict have none. The model's mode is restored.
 
-    ``splits`` gives each chunk's split; ``batch_tokens`` bounds a GPU batch, padding included; ``on_chunk`` hears how
-    many are done.
+    ``splits`` gives each chunk's split; ``batch_tokens`` bounds what is in the model at once: a GPU batch, padding
+    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done.
     """
     countable = [example for example in examples if example.n_labels > 0]
-    groups = groups_of_like_length(countable, batch_tokens) if compute.on_gpu else [[one] for one in countable]
+    groups = groups_of_like_length(countable, batch_tokens if compute.on_gpu else 0)
+    longest = max((len(example.ids) for example in countable), default=1)
     nats: dict[str, float] = {}
     was_training = model.training
+
+    def sums(group: list[Example]) -> list[float]:
+        with torch.inference_mode():
+            found: list[float] = token_nll(model, collate(group, pad, compute.device), compute).double().sum(dim=1).tolist()
+        return found
+
     model.eval()
     try:
-        with torch.inference_mode():
-            for group in groups:
-                sums = token_nll(model, collate(group, pad, compute.device), compute).double().sum(dim=1).tolist()
-                nats.update((example.chunk_id, value) for example, value in zip(group, sums, strict=True))
+        with compute.lanes(batch_tokens // longest) as side_by_side:
+            for group, values in zip(groups, side_by_side(sums, groups), strict=True):
+                nats.update((example.chunk_id, value) for example, value in zip(group, values, strict=True))
                 on_chunk(len(nats))
     finally:
         model.train(was_training)

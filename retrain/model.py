@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from pipeline.errors import RunError
 from pipeline.settings import ModelSettings, TrainSettings
+from retrain.lanes import IN_TURN, Lanes, one_core_each
 
 BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 """``all-linear`` leaves the head out, and a small model learns new words there."""
@@ -24,7 +25,8 @@ BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how numbers are computed. ``dtype`` is that of matrix products; weights that are trained are float32."""
+    """Where and how numbers are computed. ``dtype`` is that of matrix products; weights that are trained are float32.
+    ``threads`` are CPU threads: lanes in training and measuring, threads within one pass elsewhere."""
 
     device: torch.device
     dtype: torch.dtype
@@ -37,8 +39,20 @@ class Compute:
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
         """Products in ``dtype``, sums and weights as they are."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+        # Autocast's cache of cast weights is one for all threads, and lanes must not share a graph.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16, cache_enabled=self.on_gpu
+        ):
             yield
+
+    @contextlib.contextmanager
+    def lanes(self, most: int) -> Iterator[Lanes]:
+        """As many passes side by side as there are threads, at most ``most``; on a GPU one after another."""
+        if self.on_gpu:
+            yield IN_TURN
+        else:
+            with one_core_each(min(self.threads, most)) as side_by_side:
+                yield side_by_side
 
     def environment(self) -> dict[str, str]:
         """What the bits of a result depend on, besides the request."""
@@ -56,12 +70,14 @@ class Compute:
 def choose_compute(model: ModelSettings, threads: int | None) -> Compute:
     """The GPU where there is one; bfloat16 where the hardware has it (emulated, it is slower than float32).
 
-    Fixes the number of CPU threads, on which the order of sums and so the last bits of every result depend, and asks
-    for deterministic kernels, with a warning where an operation has none.
+    Asks for deterministic kernels, with a warning where an operation has none.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # A guard against reading what nothing has written. It changes no result of kernels that do not, and writing every
+    # tensor twice costs a fifth of the time of measuring.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if model.dtype == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()

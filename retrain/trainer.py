@@ -2,7 +2,7 @@
 
 The loss of an optimizer step is the sum of the nats of all tokens that count, divided by their number, however many
 batches the step takes and however they are padded. A batch goes through the model in groups of like length: on a CPU
-padding costs as much as text, and a group of this size is as fast per token as a larger one.
+padding costs as much as text, a group of this size is as fast per token as a larger one, and groups go side by side.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pipeline.errors import RunError
 from pipeline.runfiles import Loss, read_losses, write_losses
 from retrain import checkpoints
 from retrain.adapters import save_adapter
-from retrain.batches import Batch, collate, groups_of_like_length
+from retrain.batches import Batch, Example, collate, groups_of_like_length
+from retrain.lanes import IN_TURN, Lanes
 from retrain.model import Compute
 from retrain.nll import token_nll
 from retrain.select import Scored, best_step, mean_loss, should_stop
 
-CPU_GROUP_TOKENS = 1024
+CPU_GROUP_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,18 @@ def fit(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    trainer = ScheduleTrainer(
-        model, arguments, batches, compute=compute, pad=pad, on_step=on_step, checkpointing=checkpointing
-    )
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
+    with compute.lanes(compute.threads) as side_by_side:
+        trainer = ScheduleTrainer(
+            model,
+            arguments,
+            batches,
+            compute=compute,
+            side_by_side=side_by_side,
+            pad=pad,
+            on_step=on_step,
+            checkpointing=checkpointing,
+        )
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
 
 
 class ScheduleTrainer(Trainer):  # type: ignore[misc]
@@ -156,10 +165,14 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         batches: Sequence[Batch],
         *,
         compute: Compute,
+        side_by_side: Lanes,
         pad: int,
         on_step: Callable[[StepRecord], None],
         checkpointing: Checkpointing | None,
     ) -> None:
+        self._side_by_side = side_by_side
+        self._one_after_another = True
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._batches = batches
         self._compute = compute
         self._pad = pad
@@ -188,12 +201,22 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         model.train()
         longest = max((len(example.ids) for example in batch.examples), default=0)
         most = longest * len(batch.examples) if self._compute.on_gpu else CPU_GROUP_TOKENS
-        total = torch.zeros((), device=self.args.device)
-        for examples in groups_of_like_length(batch.examples, most):
+
+        def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
             group = collate(examples, self._pad, self._compute.device)
             loss = token_nll(model, group, self._compute).sum() / num_items_in_batch
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            return loss.detach(), torch.autograd.grad(loss, self._trained, allow_unused=True)
+
+        chance = torch.get_rng_state()
+        groups = groups_of_like_length(batch.examples, most)
+        total = torch.zeros((), device=self.args.device)
+        for loss, found in (IN_TURN if self._one_after_another else self._side_by_side)(gradients, groups):
+            total += loss
+            for parameter, gradient in zip(self._trained, found, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        # What draws chance (dropout) must draw it in one order: the first batch shows whether the model does.
+        self._one_after_another = self._one_after_another and (not groups or not torch.equal(chance, torch.get_rng_state()))
         value = float(total)
         if not math.isfinite(value):
             names = ", ".join(example.chunk_id for example in batch.examples)

@@ -59,7 +59,7 @@ def test_excluded_and_trained_chunks_are_never_held_out(tmp_path: Path) -> None:
     assert {chunk.thread_id for chunk in left} == set(held) - {gone}
 
 
-def test_a_loss_does_not_depend_on_its_company() -> None:
+def test_a_loss_depends_neither_on_its_company_nor_on_the_number_of_cores() -> None:
     import torch
 
     chunks = letters(0)
@@ -70,10 +70,10 @@ def test_a_loss_does_not_depend_on_its_company() -> None:
     examples = encode(tokenizer, [Source(c.chunk_id, c.text, c.new_from) for c in chunks], TINY.context)
     splits = {chunk.chunk_id: chunk.split.value for chunk in chunks}
 
-    def measured(some: list[int]) -> dict[str, float]:
+    def measured(some: list[int], threads: int = 1, batch_tokens: int = 9_999) -> dict[str, float]:
         losses = score(
             network, [examples[i] for i in some], splits,
-            adapter_id="a", checkpoint="", pad=1, compute=compute, batch_tokens=999,
+            adapter_id="a", checkpoint="", pad=1, compute=replace(compute, threads=threads), batch_tokens=batch_tokens,
         )  # fmt: skip
         return {loss.chunk_id: loss.nll for loss in losses}
 
@@ -82,6 +82,9 @@ def test_a_loss_does_not_depend_on_its_company() -> None:
     alone = measured([3])
     assert alone == {examples[3].chunk_id: together[examples[3].chunk_id]}
     assert measured([3, 0, 7])[examples[3].chunk_id] == alone[examples[3].chunk_id]
+    everything = list(range(len(examples)))
+    assert measured(everything, threads=3) == together
+    assert measured(everything, threads=3, batch_tokens=1) == together, "a bound below one chunk still measures it"
     nats = sum(together.values()) / sum(example.n_labels for example in examples)
     assert nats == pytest.approx(math.log(TINY.vocabulary), rel=0.05)  # untrained weights know nothing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from pipeline.runfiles import Loss
 from pipeline.settings import ModelSettings, TrainSettings
 from retrain import checkpoints
 from retrain.base import build
-from retrain.batches import Batch, Example, Source, encode
+from retrain.batches import Batch, Example, Source, encode, groups_of_like_length
 from retrain.losses import EVAL_VERSION, score
 from retrain.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
-from retrain.trainer import Checkpointing, Recipe, StepRecord, fit
+from retrain.trainer import CPU_GROUP_TOKENS, Checkpointing, Recipe, StepRecord, fit
 from tests.support.mailroom import TINY, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)
@@ -59,6 +60,30 @@ def trained(
         model, batches, recipe, compute=COMPUTE, pad=1, folder=folder, on_step=records.append, checkpointing=checkpointing
     )  # fmt: skip
     return records
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_an_adapter_does_not_depend_on_the_number_of_cores(
+    dropout: float, base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """Groups of a batch go side by side; a model that draws chance draws it in one order all the same."""
+    batch = Batch(0, tuple(examples * 3))
+    assert len(groups_of_like_length(batch.examples, CPU_GROUP_TOKENS)) > 2
+    ends = []
+    for threads in (1, 3, 3):
+        network = load_base(base, COMPUTE, quantize=True)
+        recipe = TRAIN.model_copy(update={"lora_dropout": dropout})
+        model = fresh_adapter(network, recipe, builtin=True, quantize=True, checkpointing=False, seed=3)
+        records: list[StepRecord] = []
+        fit(
+            model, [batch] * 3, RECIPE, compute=replace(COMPUTE, threads=threads), pad=1, folder=tmp_path,
+            on_step=records.append,
+        )  # fmt: skip
+        ends.append(([record.loss for record in records], weights(model)))
+    for losses, values in ends[1:]:
+        assert losses == ends[0][0]
+        for name, value in ends[0][1].items():
+            assert torch.equal(values[name], value), name
 
 
 def saving(folder: Path, score_model: Callable[[str], list[Loss]], **changes: Any) -> Checkpointing:
