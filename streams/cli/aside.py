@@ -1,4 +1,4 @@
-"""What was set aside, and why: dead letters, quarantine."""
+"""What was set aside, and why: dead letters, which can be replayed, and quarantine."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from streams.cli import output
 from streams.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.home import Home
+    from streams.asides import Shown
 
 
-@click.group("deadletters", short_help="List what could not be handled.")
+@click.group("deadletters", short_help="List, show and replay what could not be handled.")
 def deadletters_command() -> None:
     """Mails and events that could not be handled."""
 
@@ -21,19 +23,95 @@ def deadletters_command() -> None:
 @json_option
 @click.pass_obj
 def list_command(home: Home, as_json: bool) -> None:
-    """List them, with stage and reason."""
+    """List them, with stage, reason, and what a replay came to."""
+    from streams.asides import letters, printable
     from streams.cli.opening import opened
 
-    columns = ("id", "mailbox", "feed", "cursor", "stage", "reason", "attempts", "at")
+    columns = ("id", "mailbox", "feed", "cursor", "stage", "reason", "attempts", "at", "replayed")
     with opened(home) as store:
-        listed = ", ".join(f'"{name}"' for name in columns)
-        rows = store.query(f'SELECT {listed} FROM dead_letters ORDER BY "at", id')
+        found = letters(store, home)
+    rows = [[getattr(letter, column) for column in columns] for letter in found]
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif rows:
-        print_table(columns, rows)
+        print_table(columns, [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows])
     else:
         click.echo("No dead letters.")
+
+
+@deadletters_command.command("show")
+@click.argument("letter_id", metavar="ID")
+@click.option("--raw", "as_raw", is_flag=True, help="Only the bytes that are kept, to stdout.")
+@json_option
+@click.pass_obj
+def show_command(home: Home, letter_id: str, as_raw: bool, as_json: bool) -> None:
+    """Show all that is known of one, and how it begins."""
+    from streams.asides import raw, show
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        if as_raw:
+            click.get_binary_stream("stdout").write(raw(store, letter_id))
+            return
+        shown = show(store, home, letter_id)
+    if as_json:
+        print_json(shown)
+    else:
+        _tell(shown)
+
+
+@deadletters_command.command("replay")
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that can be replayed and was not yet.")
+@click.option("--mailbox", help="With --all: only those of this mailbox.")
+@json_option
+@click.pass_obj
+def replay_command(home: Home, ids: tuple[str, ...], everything: bool, mailbox: str | None, as_json: bool) -> int:
+    """Let mails arrive once more, and events go to the consumer that refused them."""
+    from pipeline.errors import NothingToDo, UsageError
+    from streams.asides import replay, replay_all
+    from streams.cli.opening import opened, settings_of, the_mailbox
+
+    if bool(ids) == everything:
+        raise UsageError("name dead letters, or say --all", hint="`mailtide deadletters list` shows their ids")
+    if mailbox is not None and not everything:
+        raise UsageError("--mailbox goes with --all", hint="an id names its mailbox already")
+    settings = settings_of(home)
+    with opened(home, settings) as store:
+        if everything:
+            done = replay_all(store, home, settings, the_mailbox(store, mailbox) if mailbox else None)
+        else:
+            done = replay(store, home, settings, ids)
+    if not done:
+        raise NothingToDo("there is nothing to replay", hint="`mailtide deadletters list` says what became of each")
+    if as_json:
+        print_json(done)
+    else:
+        print_table(("id", "mailbox", "outcome"), [(each.id, each.mailbox, each.outcome) for each in done])
+    return 0 if any(each.asked for each in done) else 3
+
+
+def _tell(shown: Shown) -> None:
+    from streams.asides import printable
+
+    letter = shown.letter
+    told = {
+        "id": letter.id,
+        "mailbox": letter.mailbox,
+        "feed": f"{letter.feed} ({shown.source})" if shown.source else letter.feed,
+        "cursor": letter.cursor,
+        "received": output.shown(letter.received_at),
+        "set aside": f"{output.shown(letter.at)}, by {letter.stage}, after {letter.attempts} attempts",
+        "reason": letter.reason,
+        "replayed": letter.replayed or "no",
+        "kept": f"{shown.size:,} bytes" + (f", sha256 {shown.sha256}" if shown.sha256 else ""),
+    }
+    for name, value in told.items():
+        click.echo(f"{name:<10} {printable(value)}")
+    if shown.beginning:
+        click.echo()
+        for line in shown.beginning:
+            click.echo(f"  {line}")
 
 
 @click.group("quarantine", short_help="List messages that would join two splits.")
