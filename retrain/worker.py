@@ -9,10 +9,8 @@ end of standard input does.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -24,10 +22,9 @@ from typing import Any, TextIO
 
 from pipeline.errors import MailtideError, RunError
 from pipeline.home import Home
+from pipeline.lifeline import die_with_parent
 from retrain.offline import TIED, keep_offline
 from retrain.progress import Progress
-
-PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,12 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     serve(sys.stdin, answers, job)
     return 0
-
-
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when the one that started it is gone; elsewhere the end of stdin has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def own_stdout() -> TextIO:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.domain import Arrival, Clock, Item, TickKind
+from pipeline.domain import Arrival, Clock, DeadLetter, Item, Parsed, TickKind
 from pipeline.errors import FeedError, NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.settings import MAILBOX_NAME, Settings
@@ -18,8 +19,11 @@ from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
 from streams.feeds.opening import ArchiveFeed, archive_feed
-from streams.owner import Owner, parsed
+from streams.owner import Owner
+from streams.parsing import ParserPool
 from streams.times import utc_now
+
+AnyItem = TypeVar("AnyItem", bound=Handed | Item)
 
 BATCH_MAILS = 2_000
 BATCH_BYTES = 16 << 20
@@ -110,16 +114,17 @@ def import_archives(
     taken.add(close_if_due(owner, home, settings, name, timed_by))
     rates: list[Rate] = []
     before = 0
-    for feed in feeds:
-        started = time.monotonic()
-        for batch in batches(feed.items(after=owner.last_taken(name, feed.name))):
-            part = owner.take(name, [parsed(item) if isinstance(item, Arrival) else item for item in batch])
-            taken.add(part)
-            now = time.monotonic()
-            rates.append(Rate(part.read, now - started))
-            started = now
-            on_progress(before + feed.position, total, taken)
-        before += feed.size
+    with ParserPool(settings.parse) as parsers:
+        for feed in feeds:
+            started = time.monotonic()
+            for batch in batches(parsers.answers(feed.items(after=owner.last_taken(name, feed.name)))):
+                part = owner.take(name, batch)
+                taken.add(part)
+                now = time.monotonic()
+                rates.append(Rate(part.read, now - started))
+                started = now
+                on_progress(before + feed.position, total, taken)
+            before += feed.size
     window = owner.window(name)
     return Summary(
         mailbox=name,
@@ -156,12 +161,12 @@ def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clo
     return owner.take(mailbox, ticks) if ticks else Taken()
 
 
-def batches(items: Iterable[Handed]) -> Iterator[list[Handed]]:
+def batches(items: Iterable[AnyItem]) -> Iterator[list[AnyItem]]:
     """Groups items so that a commit is worth its cost and memory stays bounded.
 
     When the source fails, what it gave before is handed on first: damage at the end of an archive costs no mail.
     """
-    batch: list[Handed] = []
+    batch: list[AnyItem] = []
     size = 0
     failure: FeedError | None = None
     iterator = iter(items)
@@ -174,7 +179,7 @@ def batches(items: Iterable[Handed]) -> Iterator[list[Handed]]:
         if item is None:
             break
         batch.append(item)
-        size += len(item.raw) if isinstance(item, Arrival) else 0
+        size += _weight(item)
         if len(batch) >= BATCH_MAILS or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -182,6 +187,13 @@ def batches(items: Iterable[Handed]) -> Iterator[list[Handed]]:
         yield batch
     if failure is not None:
         raise failure
+
+
+def _weight(item: Handed | Item) -> int:
+    """About how many bytes an item holds until its batch is taken."""
+    if isinstance(item, Parsed):
+        return len(item.mail.text) + len(item.mail.own_text)
+    return len(item.raw) if isinstance(item, Arrival | DeadLetter) else 0
 
 
 def close_by_hand(store: Store, home: Home, settings: Settings, mailbox: str) -> Taken:

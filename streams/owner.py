@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from pipeline.domain import Arrival, Clock, Item, Parsed
+from pipeline.domain import Clock, Item, Parsed
 from pipeline.home import Home
 from pipeline.identity import incoming, needs_of
-from pipeline.mail import parse_mail
 from pipeline.ruler import load_ruler
 from pipeline.settings import Settings
 from pipeline.store import Store
@@ -21,13 +20,6 @@ from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
 from pipeline.windows import OpenWindow
 from streams.batch import Batch, Position, Taken
 from streams.sealing import seal, unsealed
-
-
-def parsed(arrival: Arrival) -> Parsed:
-    """A parser's answer to a raw mail. Parsing never fails, so there is always one."""
-    return Parsed(
-        arrival.mailbox, arrival.feed, arrival.number, arrival.cursor, arrival.received_at, parse_mail(arrival.raw)
-    )
 
 
 class Owner:

@@ -23,7 +23,8 @@ from pipeline.store.rows import FeedRow, MessageRow
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from streams.homes import make_home
-from streams.owner import Owner, parsed
+from streams.owner import Owner
+from streams.parsing import parsed
 from streams.stores import opener
 from tests.support.dump import rows_of, shards_of
 

@@ -64,7 +64,7 @@ sys.stdin.read()
 """
 CHILD = """
 import signal
-from retrain.worker import die_with_parent
+from pipeline.lifeline import die_with_parent
 die_with_parent()
 print("ready", flush=True)
 signal.pause()

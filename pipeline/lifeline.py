@@ -1,0 +1,18 @@
+"""Child processes that do not outlive the one that started them, however it ended."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when the thread that started it is gone; elsewhere the end of its input has to do.
+
+    A parent that was gone before is not noticed: compare ``os.getppid()`` before and after.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
