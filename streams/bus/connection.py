@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.bus_settings import BusSettings
 from pipeline.errors import BusError
+from streams.bus.library_log import calm
 
 CONNECT_SECONDS = 10.0
 """How long each step of the way in may take when :func:`fault` goes it."""
@@ -100,6 +101,7 @@ async def started(client: AnyClient, settings: BusSettings) -> AnyClient:
     """Starts a client; raises ``BusError`` that says why no broker could be used, with the client closed."""
     from aiokafka.errors import KafkaError
 
+    calm()
     try:
         await client.start()
     except (KafkaError, OSError, TimeoutError) as error:

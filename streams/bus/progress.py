@@ -12,6 +12,8 @@ import string
 COUNTS = string.digits[1:] + string.ascii_lowercase + string.ascii_uppercase
 """The refusals 1 to 61; more are remembered as 61."""
 FINISHED, UNTOUCHED = "+", "-"
+OURS = "mailtide:"
+"""What our metadata begin with: other programs, and people who reset offsets, write their own."""
 LONGEST = 4_000
 """Characters at most: brokers refuse metadata above 4,096. What does not fit is done again after a restart."""
 
@@ -20,12 +22,11 @@ class Progress:
     """Which offsets are finished, and how often others were refused."""
 
     def __init__(self, start: int, marks: str = "") -> None:
-        """As committed: ``start`` is the lowest unfinished offset, ``marks`` what was written beside it (anything else
-        than our own marks is ignored)."""
+        """As committed: ``start`` is the lowest unfinished offset, ``marks`` what was written beside it."""
         self._start = start
         self._finished: set[int] = set()
         self._refusals: dict[int, int] = {}
-        for offset, mark in enumerate(marks, start):
+        for offset, mark in enumerate(marks.removeprefix(OURS) if marks.startswith(OURS) else "", start):
             if mark == FINISHED:
                 self._finished.add(offset)
             elif mark in COUNTS:
@@ -73,7 +74,7 @@ class Progress:
         """What to commit beside it."""
         known = self._finished | self._refusals.keys()
         last = min(max(known, default=self._start - 1), self._start + LONGEST - 1)
-        return "".join(self._mark(offset) for offset in range(self._start, last + 1))
+        return OURS + "".join(self._mark(offset) for offset in range(self._start, last + 1))
 
     def _mark(self, offset: int) -> str:
         if offset in self._finished:
