@@ -6,18 +6,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.errors import StoreHeldError
+from pipeline.errors import StoreError, StoreHeldError
 from pipeline.store import Store
 
 
 class HeldStore:
-    """An open store and who may write to it. ``changed`` is set whenever somebody may have written."""
+    """An open store and who may write to it. ``changed`` is set whenever somebody may have written, but for
+    those who say that it concerns nobody (``announce``)."""
 
     def __init__(self, store: Store) -> None:
         self.changed = threading.Event()
         self._store = store
         self._lease = threading.Lock()
         self._guests = 0
+        self._closed = False
 
     @property
     def guests(self) -> int:
@@ -25,11 +27,14 @@ class HeldStore:
         return self._guests
 
     @contextmanager
-    def writing(self) -> Iterator[Store]:
-        """The store for this thread alone. Not to be entered again within."""
+    def writing(self, *, announce: bool = True) -> Iterator[Store]:
+        """The store for this thread alone; raises ``StoreError`` once it is closed. Not to be entered again within."""
         with self._lease:
+            if self._closed:
+                raise StoreError("the store is closed")
             yield self._store
-        self.changed.set()
+        if announce:
+            self.changed.set()
 
     @contextmanager
     def reading(self) -> Iterator[Store]:
@@ -53,4 +58,5 @@ class HeldStore:
     def close(self) -> None:
         """Waits until nobody writes, and closes the store."""
         with self._lease:
+            self._closed = True
             self._store.close()

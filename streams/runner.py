@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from pipeline.errors import RunError
 from pipeline.home import Home
+from streams.bus.contract import Interrupted
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -52,6 +54,7 @@ class Runner:
         self._home = home
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Runner:
         return self
@@ -60,7 +63,10 @@ class Runner:
         self.close()
 
     def run(self, run_id: str, on_step: OnStep) -> None:
-        """Carries out a run, or what is left of it. Raises ``RunError`` when it fails, ``WorkerDied`` when it vanished."""
+        """Carries out a run, or what is left of it. Raises ``RunError`` when it fails, ``WorkerDied`` when it
+        vanished, and ``Interrupted`` after ``stop``."""
+        if self._stopping.is_set():
+            raise Interrupted("no run begins any more")
         process = self._started()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -85,6 +91,13 @@ class Runner:
             else:
                 raise RunError(str(message["error"]), hint=str(message.get("hint", "")))
         raise self._died(process)
+
+    def stop(self) -> None:
+        """Ends training for good, from any thread; the run can be continued from its last checkpoint."""
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """Ends the process; a run in progress stays where its last checkpoint left it."""
@@ -119,6 +132,8 @@ class Runner:
 
     def _died(self, process: subprocess.Popen[str]) -> WorkerDied:
         code = process.wait()
+        if self._stopping.is_set():
+            raise Interrupted("training was stopped")
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         said = ""
         if self._log is not None:

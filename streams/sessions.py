@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.home import Home
@@ -14,14 +16,20 @@ from pipeline.store.rows import ClosingRow, RequestRow
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
+from streams.bus.contract import Bus, Dead
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim
+from streams.lease import training_lease
+from streams.remote_store import RemoteStore
 from streams.retraining import Retraining, subscribe_deployment
 from streams.runner import Runner, Step, require_training
-from streams.stores import opener
+from streams.stores import OpenStore, opener
 from streams.times import utc_now
 
 OnProgress = Callable[[float, float, str], None]
+
+LOOK_SECONDS = 0.5
+"""How often a daemon that trains is asked how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +62,84 @@ class RunReport:
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
     """Runs until nothing waits (with ``windows.each``) or once, yielding a report per run; an unfinished run goes first.
 
-    The store is open only between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing
-    at all, ``RunError`` when a run cannot go on.
+    Where a daemon trains in this home, it is asked to, and waited for. The store is open only between the steps of a run,
+    never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError`` when a run cannot go on.
     """
     require_training()
-
     open_store = opener(home, settings)
-
-    def on_step(step: Step) -> None:
-        on_progress(step.done, step.total, f"{step.stage} {step.text}".strip())
-
     done = 0
-    with Runner(home) as runner:
-        bus = EmbeddedBus(open_store)
-        retraining = Retraining(home, settings, open_store, runner, bus, on_step)
+    with _Trainer(home, settings, open_store, on_progress) as trainer:
         while True:
             try:
                 with open_store() as store:
                     request = claim(store, home, settings, mailbox, windows, utc_now())
             except NothingToDo:
-                while bus.deliver():  # a promotion that a crash left undeployed
-                    pass
+                deploy_pending(home, settings)  # a promotion that a crash left undeployed
                 if not done:
                     raise
                 return
-            for dead in bus.dead():
-                if dead.event.id.endswith(f"/{request.run_id}"):
-                    bus.replay(dead.event.id, dead.consumer)
-            while bus.deliver():
-                pass
-            if retraining.fault is not None:
-                raise retraining.fault
+            trainer.carry_out(request)
             with open_store() as store:
                 yield report_of(store, home, request.run_id)
             done += 1
             if not windows.each:
                 return
+
+
+class _Trainer:
+    """Carries out requests in this process, or waits while another one has the right to."""
+
+    def __init__(self, home: Home, settings: Settings, open_store: OpenStore, on_progress: OnProgress) -> None:
+        self._home = home
+        self._open_store = open_store
+        self._on_progress = on_progress
+        self._runner = Runner(home)
+        self._bus = EmbeddedBus(open_store)
+        self._retraining = Retraining(home, settings, open_store, self._runner, self._bus, self._on_step)
+
+    def __enter__(self) -> _Trainer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._runner.close()
+
+    def carry_out(self, request: RunRequest) -> None:
+        """Until there is a verdict; raises what keeps the run from going on."""
+        revive(self._bus, request)
+        while True:
+            with training_lease(self._home) as mine:
+                if mine:
+                    while self._bus.deliver():
+                        pass
+                    if self._retraining.fault is not None:
+                        raise self._retraining.fault
+                    return
+            if self._is_decided(request):
+                return
+            time.sleep(LOOK_SECONDS)
+
+    def _is_decided(self, request: RunRequest) -> bool:
+        for dead in set_aside(self._bus, request):
+            raise RunError(f"the run cannot go on: {dead.error}", hint="mend that and run the same command again")
+        with self._open_store() as store:
+            if isinstance(store, RemoteStore):
+                training = store.owner_state().training
+                self._on_progress(training.done, training.total, f"{training.stage} {training.text}".strip())
+            return decision_of(store, request) is not None
+
+    def _on_step(self, step: Step) -> None:
+        self._on_progress(step.done, step.total, f"{step.stage} {step.text}".strip())
+
+
+def set_aside(bus: Bus, request: RunRequest) -> list[Dead]:
+    """The events of a run that wait because something stood in its way."""
+    return [dead for dead in bus.dead() if dead.event.id.endswith(f"/{request.run_id}")]
+
+
+def revive(bus: Bus, request: RunRequest) -> None:
+    """Makes events of a run pending again that were set aside because something stood in its way."""
+    for dead in set_aside(bus, request):
+        bus.replay(dead.event.id, dead.consumer)
 
 
 def report_of(store: Store, home: Home, run_id: str) -> RunReport:
@@ -134,8 +184,12 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
 
 
 def deploy_pending(home: Home, settings: Settings) -> None:
-    """Hands promotions that were not deployed yet to the deploy targets."""
-    bus = EmbeddedBus(opener(home, settings))
+    """Hands promotions that were not deployed yet to the deploy targets; a daemon does so by itself."""
+    open_store = opener(home, settings)
+    with open_store() as store:
+        if isinstance(store, RemoteStore):
+            return
+    bus = EmbeddedBus(open_store)
     subscribe_deployment(bus, home, settings)
     while bus.deliver():
         pass

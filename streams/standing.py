@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.store import Store
+from streams.daemon.board import DaemonState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,16 @@ class MailboxStanding:
     pending_run: str | None
     quarantined: int
     dead_letters: int
+
+
+def state_of(store: Store) -> DaemonState | None:
+    """How the daemon that holds the store is doing; None when none does."""
+    from streams.remote_store import RemoteStore
+
+    if not isinstance(store, RemoteStore):
+        return None
+    state: DaemonState = store.owner_state()
+    return state
 
 
 def standings(store: Store) -> list[MailboxStanding]:

@@ -17,7 +17,7 @@ from pipeline.errors import MailtideError, UsageError
 from pipeline.events import Event, Topic
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, DeliveryRow, OutboxRow, Row
-from streams.bus.contract import Dead, Subscription
+from streams.bus.contract import Dead, Interrupted, Subscription
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -144,6 +144,9 @@ class EmbeddedBus:
         event, consumer, attempt = job.event, job.subscription.consumer, job.rows + 1
         try:
             job.subscription.handler(event)
+        except Interrupted:
+            self._stopped.set()
+            return []
         except Exception as error:
             if not isinstance(error, MailtideError):
                 log.warning("%s failed on %s", consumer, event.id, exc_info=error)

@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.asking": ("ask", "sql", "export"),
     "streams.cli.aside": ("deadletters", "quarantine"),
     "streams.cli.topics": ("topics",),
+    "streams.cli.daemon": ("run",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }
 MODULE_OF = {name: module for module, names in FAMILIES.items() for name in names}

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 @click.pass_obj
 def status_command(home: Home, as_json: bool) -> None:
     """Show where things stand."""
+    from streams.cli.daemon import tell_daemon
     from streams.cli.opening import opened
-    from streams.standing import standings
+    from streams.standing import standings, state_of
 
     with opened(home) as store:
         found = standings(store)
+        daemon = state_of(store)
     if as_json:
-        print_json({"home": home.root, "mailboxes": found})
+        print_json({"home": home.root, "daemon": daemon, "mailboxes": found})
         return
     click.echo(f"Home {home.root}")
+    if daemon is not None:
+        tell_daemon(daemon)
     if not found:
         click.echo("No mail yet: mailtide import PATH")
     several = len(found) > 1
@@ -76,8 +80,11 @@ def doctor_command(home: Home, as_json: bool) -> int:
     help="Where the demo's home is made; what a former demo left there is replaced.",
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="Of the generated mailbox and of the home.")
-def demo_command(keep: Path, seed: int) -> None:
+@click.option(
+    "--windows", type=click.IntRange(min=1), help="Retrain for the first N windows only.  [default: all]", metavar="N"
+)
+def demo_command(keep: Path, seed: int, windows: int | None) -> None:
     """Run the whole path on a generated mailbox: import, one retrain per window, an answered question."""
     from streams.demo.tour import tour
 
-    tour(keep.absolute(), seed)
+    tour(keep.absolute(), seed, windows)

@@ -1,0 +1,50 @@
+"""The command that stays: run."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from streams.daemon.board import DaemonState
+
+
+@click.command("run", short_help="Follow the feeds, close windows, retrain, until stopped.")
+@click.option("--until-idle", is_flag=True, help="Stop when every feed was read and nothing is left to train.")
+@click.pass_obj
+def run_command(home: Home, until_idle: bool) -> int:
+    """Follow the feeds that the settings name, close windows and retrain, until stopped (SIGTERM or Ctrl-C).
+
+    Other commands work meanwhile, through the daemon. With `auto_retrain: true` it retrains by itself; else
+    `mailtide retrain --confirm` asks it to.
+    """
+    from streams.cli.opening import settings_of
+    from streams.daemon.logs import set_up_logs
+    from streams.daemon.running import Daemon
+    from streams.daemon.screen import screen
+
+    settings = settings_of(home)
+    daemon = Daemon(home, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    drawn = settings.daemon.log == "text" and sys.stderr.isatty()
+    with screen(daemon, drawn=drawn) as handler:
+        set_up_logs(settings.daemon.log, handler)
+        daemon.run(until_idle=until_idle)
+    return 0
+
+
+def tell_daemon(state: DaemonState) -> None:
+    """A daemon's state for people."""
+    from streams.daemon.wording import training_line
+
+    click.echo(f"Daemon {state.pid}, since {state.started_at:%Y-%m-%d %H:%M} UTC: {training_line(state)}")
+    rows = [(one.mailbox, one.source, one.doing, one.read, one.new, one.trouble) for one in state.feeds]
+    if rows:
+        print_table(("mailbox", "feed", "", "mails", "new", "trouble"), rows)

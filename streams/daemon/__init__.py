@@ -1,0 +1,1 @@
+"""The process that stays: it follows feeds, closes windows, retrains, and answers commands while it runs."""

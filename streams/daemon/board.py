@@ -1,0 +1,93 @@
+"""How each part of the daemon is doing: written by its threads, read by the terminal and by `mailtide status`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from streams.batch import Taken
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """One feed. ``doing`` is starting, reading, waiting or away; ``trouble`` says why it is away."""
+
+    mailbox: str
+    feed: str
+    source: str
+    doing: str = "starting"
+    read: int = 0
+    new: int = 0
+    last_mail: datetime | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """The training. ``doing`` is idle, training, waiting (for power) or stuck; ``done`` of ``total`` within ``stage``."""
+
+    doing: str = "idle"
+    run_id: str = ""
+    stage: str = ""
+    done: float = 0.0
+    total: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonState:
+    """All of it. ``closed`` counts windows closed and ``runs`` verdicts since the start."""
+
+    pid: int
+    started_at: datetime
+    roles: tuple[str, ...]
+    feeds: tuple[FeedState, ...]
+    training: TrainingState
+    closed: int
+    runs: int
+
+
+class Board:
+    """The present state, always whole: each change replaces one part of it."""
+
+    def __init__(self, pid: int, started_at: datetime, roles: tuple[str, ...]) -> None:
+        self._lock = threading.Lock()
+        self._state = DaemonState(pid, started_at, roles, (), TrainingState(), 0, 0)
+
+    @property
+    def state(self) -> DaemonState:
+        return self._state
+
+    def add_feed(self, feed: FeedState) -> None:
+        with self._lock:
+            self._state = replace(self._state, feeds=(*self._state.feeds, feed))
+
+    def feed_is(self, feed: str, doing: str, trouble: str = "") -> None:
+        self._feed(feed, doing=doing, trouble=trouble)
+
+    def taken(self, feed: str, taken: Taken, at: datetime) -> None:
+        """Counts what a feed brought."""
+        now = next(one for one in self._state.feeds if one.feed == feed)
+        self._feed(feed, read=now.read + taken.read, new=now.new + taken.new, last_mail=at if taken.new else now.last_mail)
+        self.closed(len(taken.closed))
+
+    def closed(self, count: int) -> None:
+        with self._lock:
+            self._state = replace(self._state, closed=self._state.closed + count)
+
+    def training_is(self, training: TrainingState) -> None:
+        with self._lock:
+            self._state = replace(self._state, training=training)
+
+    def decided(self) -> None:
+        with self._lock:
+            self._state = replace(self._state, runs=self._state.runs + 1)
+
+    def _feed(self, feed: str, **changes: object) -> None:
+        with self._lock:
+            feeds = tuple(
+                replace(one, **changes) if one.feed == feed else one  # type: ignore[arg-type]
+                for one in self._state.feeds
+            )
+            self._state = replace(self._state, feeds=feeds)

@@ -1,0 +1,25 @@
+"""The daemon's state in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.daemon.board import DaemonState
+
+
+def training_line(state: DaemonState) -> str:
+    """One line on windows and training."""
+    training = state.training
+    if training.doing == "training":
+        share = f" {100 * training.done / training.total:.0f} %" if training.total else ""
+        doing = f"run {training.run_id}: {training.stage}{share} {training.text}".rstrip()
+    else:
+        doing = f"training {training.doing}{': ' if training.text else ''}{training.text}"
+    return f"{state.closed:,} windows closed, {state.runs:,} runs decided; {doing}"
+
+
+def closed_line(mailbox: str, windows: Sequence[int]) -> str:
+    """What is said of windows that closed at once, which follow each other."""
+    if len(windows) == 1:
+        return f"window {windows[0]} of {mailbox} closed"
+    return f"windows {windows[0]} to {windows[-1]} of {mailbox} closed"
