@@ -69,7 +69,7 @@ REFUSED = {
     "unknown command": (("frobnicate",), 2, "'frobnicate'"),
     "no argument": (("import",), 2, "PATHS"),
     "unknown option": (("status", "--loud"), 2, "--loud"),
-    "path missing": (("import", "/no/such/file"), 1, "/no/such/file"),
+    "path missing": (("import", "/no/such/file"), 2, "/no/such/file"),
     "folder": (("import", "{folder}"), 1, "is a folder"),
     "no mbox": (("import", "{folder}/letter"), 1, "letter is not an mbox"),
     "good and bad": (("import", "{archive}", "{folder}/letter"), 1, "letter is not an mbox"),

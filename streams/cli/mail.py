@@ -54,7 +54,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
 
 
 @click.command("import", short_help="Feed mboxes and Maildirs to their end, each mail once.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, readable=False))
 @click.option("--mailbox", help="The mailbox to import into.  [default: the only one, else main]")
 @click.option(
     "--clock",
