@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 OFFLINE = {
@@ -28,3 +29,5 @@ TIED = "Model has `tie_word_embeddings=True`"
 def keep_offline() -> None:
     """Sets the environment of this process; the libraries read it once, when they are first imported."""
     os.environ.update(OFFLINE)
+    # On CPUs with AVX512-BF16 it advises fetching a kernel from the Hub, at every start.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
