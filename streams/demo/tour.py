@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -49,8 +50,9 @@ REASONS = {
 """Why the demo's settings differ from the defaults, by name."""
 
 
-def tour(root: Path, seed: int) -> None:
-    """Generates a mailbox, imports it as if live, retrains once per closed window, and asks a question."""
+def tour(root: Path, seed: int, windows: int | None = None) -> None:
+    """Generates a mailbox, imports it as if live, retrains once per closed window (the first ``windows`` of them), and asks
+    a question."""
     begin = time.monotonic()
     require_training()
     home = Home(root)
@@ -61,16 +63,18 @@ def tour(root: Path, seed: int) -> None:
 
     mailbox = write_mailbox(root / ARCHIVE, seed=seed)
     _introduce(mailbox, settings)
-    _import(home, settings, root / ARCHIVE)
+    closed = _import(home, settings, root / ARCHIVE)
 
     click.echo("\nOne retrain per closed window; losses are nats per token on held-out (val) mail, lower is better.\n")
     reports = []
     with progress("retrain") as bar:
-        for report in retrain(home, settings, MAILBOX, Windows(each=True), bar.update):
+        for report in islice(retrain(home, settings, MAILBOX, Windows(each=True), bar.update), windows):
             bar.close()
             tell_run(report)
             reports.append(report)
     print_table(*run_table(reports))
+    if windows is not None and windows < closed:
+        click.echo(f"Stopped after {windows} of {closed} windows, as asked.\n")
 
     fact = mailbox.facts[len(mailbox.facts) // 2]
     click.echo(f"Question: {fact.question}\n")
@@ -108,7 +112,8 @@ def _introduce(mailbox: DemoMailbox, settings: Settings) -> None:
     print_table(("setting", "default", "here", "why"), differences(settings))
 
 
-def _import(home: Home, settings: Settings, archive: Path) -> None:
+def _import(home: Home, settings: Settings, archive: Path) -> int:
+    """How many windows closed."""
     with opener(home, settings)() as store, progress("import") as bar:
 
         def on_progress(done: int, total: int, taken: Taken) -> None:
@@ -119,6 +124,7 @@ def _import(home: Home, settings: Settings, archive: Path) -> None:
         f"Imported as if live: {summary.new:,} new, {summary.duplicates} duplicates, {summary.quarantined} quarantined, "
         f"{len(summary.windows_closed)} windows closed, in {summary.seconds:.1f} s."
     )
+    return len(summary.windows_closed)
 
 
 def _farewell(home: Home, question: str, seconds: float) -> None:
