@@ -19,6 +19,7 @@ from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
 from streams.feeds.opening import ArchiveFeed, archive_feed
+from streams.identified import Identify
 from streams.owner import Owner
 from streams.parsing import ParserPool
 from streams.times import utc_now
@@ -114,7 +115,7 @@ def import_archives(
     taken.add(close_if_due(owner, home, settings, name, timed_by))
     rates: list[Rate] = []
     before = 0
-    with ParserPool(settings.parse) as parsers:
+    with ParserPool(settings.parse, Identify.of(store.people, settings.mailbox(name))) as parsers:
         for feed in feeds:
             started = time.monotonic()
             for batch in batches(parsers.answers(feed.items(after=owner.last_taken(name, feed.name)))):

@@ -12,13 +12,14 @@ from datetime import datetime
 
 from pipeline.domain import Clock, Item, Parsed
 from pipeline.home import Home
-from pipeline.identity import incoming, needs_of
+from pipeline.identity import needs_of
 from pipeline.ruler import load_ruler
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
 from pipeline.windows import OpenWindow
 from streams.batch import Batch, Position, Taken
+from streams.identified import Identify
 from streams.sealing import seal, unsealed
 
 
@@ -64,10 +65,8 @@ class Owner:
         Raises ``StoreError`` when a number is missing.
         """
         people = self._store.people
-        mine = self._settings.mailbox(mailbox)
-        owner = frozenset(address.lower() for address in mine.owner)
-        lists = frozenset(address.lower() for address in mine.lists)
-        views = [incoming(item.mail, people, owner, lists) if isinstance(item, Parsed) else None for item in items]
+        identify = Identify.of(people, self._settings.mailbox(mailbox))
+        views = [identify.view(item) if isinstance(item, Parsed) else None for item in items]
         known = self._store.lookup(mailbox, needs_of(view for view in views if view is not None))
         batch = Batch(
             mailbox,

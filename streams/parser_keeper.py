@@ -10,8 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from pipeline.domain import Parsed, ParsedMail
+from pipeline.domain import ParsedMail
 from pipeline.errors import MailtideError
+from pipeline.threads import Incoming
+from streams.identified import answer
 from streams.parser_frames import Orders, Refused
 from streams.parser_jobs import BATCH_MAILS, Job, JobQueue, QueueClosed, set_aside
 from streams.parser_link import ParserGone, ParserLink
@@ -85,8 +87,8 @@ class Keeper:
             self._link = None
             self._retry(str(gone))
             return
-        for answer in answers:
-            self._answer(self._under_way.popleft(), answer)
+        for found in answers:
+            self._answer(self._under_way.popleft(), found)
 
     def _next_batch(self) -> Sequence[Job]:
         """Suspects go alone. Else there is always half a batch waiting in the pipe, so that the process need not."""
@@ -109,12 +111,11 @@ class Keeper:
             else:
                 self._suspects.appendleft(job)
 
-    def _answer(self, job: Job, found: ParsedMail | Refused) -> None:
-        arrival = job.arrival
+    def _answer(self, job: Job, found: ParsedMail | Incoming | Refused) -> None:
         if isinstance(found, Refused):
-            job.resolve(set_aside(arrival, found.reason, job.attempts + 1))
+            job.resolve(set_aside(job.arrival, found.reason, job.attempts + 1))
         else:
-            job.resolve(Parsed(arrival.mailbox, arrival.feed, arrival.number, arrival.cursor, arrival.received_at, found))
+            job.resolve(answer(job.arrival, found))
 
     def _started(self) -> ParserLink:
         """A process that is ready. Raises ``MailtideError`` when none gets there: that is no mail's fault."""

@@ -7,14 +7,16 @@ more memory or time than it may, is tried again alone and then becomes a dead le
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 
 from pipeline.bus_settings import ParseSettings
-from pipeline.domain import Arrival, DeadLetter, Item, Parsed, Tick
+from pipeline.domain import Arrival, DeadLetter, Item, Parsed, ParsedMail, Tick
 from pipeline.mail import parse_mail
+from pipeline.threads import Incoming
 from streams.feeds.contract import Handed
+from streams.identified import answer
 from streams.parser_frames import Orders
 from streams.parser_jobs import Job, JobQueue
 from streams.parser_keeper import Keeper
@@ -23,12 +25,12 @@ AHEAD_MAILS = 4_000
 AHEAD_BYTES = 32 << 20
 PATIENCE_SECONDS = 0.02
 
+Read = Callable[[bytes], ParsedMail | Incoming]
+
 
 def parsed(arrival: Arrival) -> Parsed:
     """A parser's answer to a raw mail. Parsing never fails, so there is always one."""
-    return Parsed(
-        arrival.mailbox, arrival.feed, arrival.number, arrival.cursor, arrival.received_at, parse_mail(arrival.raw)
-    )
+    return answer(arrival, parse_mail(arrival.raw))
 
 
 class ParserPool:
@@ -37,8 +39,12 @@ class ParserPool:
     May be used from any thread. Raises ``MailtideError``, here or from the futures, when no process can be started.
     """
 
-    def __init__(self, settings: ParseSettings) -> None:
-        orders = Orders(parse_mail, settings.memory_mb << 20, min(PATIENCE_SECONDS, settings.seconds / 4))
+    def __init__(self, settings: ParseSettings, read: Read = parse_mail) -> None:
+        """``read`` is what the processes do with a mail; see :class:`streams.identified.Identify` for more than parsing.
+
+        Without processes mail is parsed and no more, as nothing would be gained.
+        """
+        orders = Orders(read, settings.memory_mb << 20, min(PATIENCE_SECONDS, settings.seconds / 4))
         self._jobs = JobQueue(settings.processes)
         self._keepers = [Keeper(self._jobs, orders, settings.seconds) for _ in range(settings.processes)]
 
