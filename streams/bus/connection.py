@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from pipeline.bus_settings import BusSettings
@@ -19,6 +18,8 @@ from streams.bus.library_log import calm
 
 CONNECT_SECONDS = 10.0
 """How long each step of the way in may take when :func:`fault` goes it."""
+END_SECONDS = 5.0
+"""How long a client may take to say goodbye."""
 REQUEST_SECONDS = 30.0
 """How long a request to a broker may take, its repetitions included, before it counts as unanswered."""
 OTHER_NAME = (62, 64)
@@ -114,12 +115,14 @@ async def started(client: AnyClient, settings: BusSettings) -> AnyClient:
 
 
 async def ended(client: Client) -> None:
-    """Ends a client, also one whose broker is gone."""
-    from aiokafka.errors import KafkaError
-
+    """Ends a client, also one whose broker is gone: what it then raises, cancellations included, is of no interest."""
     end = getattr(client, "stop", None) or client.close  # type: ignore[attr-defined]
-    with suppress(KafkaError, OSError, TimeoutError):
-        await end()
+    ending = asyncio.ensure_future(end())
+    done, _ = await asyncio.wait([ending], timeout=END_SECONDS)
+    if not done:
+        ending.cancel()
+    elif not ending.cancelled():
+        ending.exception()
 
 
 async def fault(settings: BusSettings, error: BaseException) -> BusError:

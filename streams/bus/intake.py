@@ -139,9 +139,7 @@ class Intake:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        for client in (self._consumer, self._admin):
-            if client is not None:
-                await ended(client)
+        await asyncio.gather(*(ended(client) for client in (self._consumer, self._admin) if client is not None))
 
     async def caught_up(self) -> None:
         """Returns when all that was published so far is read, as far as there is room; raises ``BusError``."""

@@ -242,10 +242,10 @@ class KafkaBus:
             return self._producer
 
     async def _disconnect(self) -> None:
-        for intake in self._intakes.values():
-            await intake.close()
+        ending = [intake.close() for intake in self._intakes.values()]
         if self._producer is not None:
-            await ended(self._producer)
+            ending.append(ended(self._producer))
+        await asyncio.gather(*ending)
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
