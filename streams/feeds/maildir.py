@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -118,7 +119,7 @@ class MaildirFeed:
             behind = last is not None and last.number > after
             if behind or before != self._listed:
                 self._listed = None
-                with closing(Listing(self.path, None if behind else numbering.known)) as listing:
+                with _listing_errors(), closing(Listing(self.path, None if behind else numbering.known)) as listing:
                     for noted in numbering.after(after):
                         yield self._again(listing, noted)
                     yield from self._new(listing, numbering, after)
@@ -243,6 +244,17 @@ class MaildirFeed:
             inside = sorted(each.name for each in self.path.iterdir() if is_maildir(each))[:5]
             hint = f"name one of the folders in it: {', '.join(inside)}" if inside else "a Maildir holds both new and cur"
             raise FeedError(f"{self.path} is a folder, but no Maildir", hint=f"{hint}; mbox files are named one by one")
+
+
+@contextmanager
+def _listing_errors() -> Iterator[None]:
+    """A listing that cannot be kept is the disk's fault, where temporary files lie."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise FeedError(
+            f"no listing of a Maildir can be kept: {error}", hint="make room for temporary files, or set SQLITE_TMPDIR"
+        ) from error
 
 
 def _batches(mails: Iterable[tuple[str, _Mail]]) -> Iterator[list[tuple[str, _Mail]]]:
