@@ -1,0 +1,104 @@
+"""Mail over a real broker: what comes out is what an import in one process makes of it, whatever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from pipeline.home import Home
+from streams.bus.topics import create_topics
+from streams.demo.mailbox import write_mailbox
+from tests.support.dump import rows_of, shards_of
+from tests.support.kafka import Broker
+from tests.support.program import make, run
+from tests.support.roles import role, settings_of
+
+MAILS = 600
+SETTINGS = (
+    "window.bootstrap=100",
+    "window.count=40",
+    "window.age=null",
+    "chunk.max_tokens=512",
+    "mailboxes.main.clock=header",
+)
+LONG = 180.0
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "demo.mbox"
+    write_mailbox(path, seed=5, messages=MAILS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedded(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = make(tmp_path_factory.mktemp("embedded") / "home", *SETTINGS)
+    done = run(home, "import", str(archive), "--mailbox", "main")
+    assert done.returncode == 0, done.stderr
+    return Home(home)
+
+
+@dataclass
+class Roles:
+    """The mail path of one home, each part a process."""
+
+    home: Home
+    running: list[Popen[bytes]] = field(default_factory=list)
+
+    def start(self, name: str, *arguments: str) -> Popen[bytes]:
+        process = role(name, self.home.root, *arguments)
+        self.running.append(process)
+        return process
+
+    def feed(self, archive: Path) -> Popen[bytes]:
+        return self.start("feed", str(archive), "main")
+
+    def stop(self) -> None:
+        """Each ends by itself, and well."""
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            process.wait(LONG)
+
+    def end(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def roles(broker: Broker, tmp_path: Path) -> Iterator[Roles]:
+    home = make(
+        tmp_path / "home",
+        *SETTINGS,
+        "bus.kind=kafka",
+        f"bus.brokers={broker.address}",
+        f"bus.prefix=t{uuid.uuid4().hex[:8]}.",
+        "bus.partitions=3",
+        "bus.in_flight=150",
+        "bus.claim_check=2500",
+    )
+    roles = Roles(Home(home))
+    asyncio.run(create_topics(settings_of(roles.home).bus))
+    yield roles
+    roles.end()
+
+
+@pytest.mark.parametrize("parsers", [1, 2])
+def test_the_same_rows_and_shards_as_in_one_process(roles: Roles, archive: Path, embedded: Home, parsers: int) -> None:
+    for _ in range(parsers):
+        roles.start("parse")
+    roles.start("assign")
+    assert roles.feed(archive).wait(LONG) == 0
+    roles.stop()
+    assert [process.returncode for process in roles.running] == [0] * (parsers + 2)
+    assert rows_of(roles.home) == rows_of(embedded)
+    assert shards_of(roles.home) == shards_of(embedded)
+    assert any((roles.home.root / "claims").rglob("*"))
