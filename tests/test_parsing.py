@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import subprocess
@@ -21,11 +22,16 @@ from pipeline.bus_settings import ParseSettings
 from pipeline.domain import Arrival, DeadLetter, Parsed, Tick, TickKind
 from pipeline.errors import FeedError, MailtideError
 from pipeline.home import Home
+from pipeline.people import PeopleKey
+from pipeline.settings import MailboxSettings
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.contract import Handed
+from streams.identified import Identified, Identify
 from streams.parser_frames import Orders, Refused
 from streams.parser_link import ParserGone, ParserLink
 from streams.parsing import AHEAD_BYTES, AHEAD_MAILS, ParserPool, parsed
+from tests.bench.corpora import everything
+from tests.bench.parsing import mutate
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dump import rows_of, shards_of
@@ -107,6 +113,15 @@ def test_kills_from_outside_lose_and_reorder_nothing(
                         os.kill(pid, signal.SIGKILL)
 
     assert list(two.answers(handed())) == here(items)
+
+
+def test_mutilated_real_mail_is_parsed_as_here_and_breaks_no_parser(two: ParserPool, real_mail: Path) -> None:
+    rng = random.Random(4)
+    pool = everything(real_mail, 200)
+    items = [arrival(number, mutate(rng.choice(pool), rng, pool)) for number in range(1, 2_001)]
+    before = two.pids
+    assert list(two.answers(items)) == here(items)
+    assert set(before) <= set(two.pids)
 
 
 def test_a_mail_that_needs_too_much_memory_is_set_aside_and_the_others_go_on() -> None:
@@ -254,6 +269,18 @@ def test_parsers_end_with_their_parent(ending: str) -> None:
     parent.communicate()
     assert all(gone(pid) for pid in pids)
     assert parent.returncode == (-signal.SIGKILL if ending == "killed" else 0)
+
+
+def test_a_parser_identifies_a_mail_as_its_owner_would() -> None:
+    mailbox = MailboxSettings(owner=("Me@example.org",), lists=("list@example.org",))
+    identify = Identify.of(PeopleKey.draw(), mailbox)
+    raw = b"From: Me@example.org\nTo: list@example.org, b@example.org\nIn-Reply-To: <c@example.org>\n" + mail(1)
+    one = arrival(1, raw)
+    with ParserPool(ParseSettings(processes=1), identify) as pool:
+        found = pool.submit(one).result()
+    assert isinstance(found, Identified)
+    assert (found.mail, found.view) == (parsed(one).mail, identify.view(parsed(one)))
+    assert len(found.view.participants) == 3 and len(found.view.strangers) == 1
 
 
 def test_an_import_with_parsers_gives_the_same_rows_and_shards(tmp_path: Path) -> None:
