@@ -93,7 +93,7 @@ class Fetcher:
                 return [mail for uid in uids for mail in self._whole(session, {uid: batch[uid]})]
             if not session.has(uids[0]):
                 return []
-            return [Fetched(uids[0], batch[uids[0]].received_at, b"", f"the server refuses to give it: {refused.said}")]
+            return [Fetched(uids[0], batch[uids[0]].received_at, b"", f"the server does not give it: {refused.said}")]
         return [self._cut(uid, batch[uid], bodies[uid]) for uid in uids if uid in bodies]
 
     def _cut(self, uid: int, listed: Listed, raw: bytes) -> Fetched:

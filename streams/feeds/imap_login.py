@@ -72,7 +72,7 @@ def _reach(settings: ImapFeedSettings) -> IMAPClient:
             raise unreachable(server, error, settings) from error
         if isinstance(error, CapabilityError):
             raise FeedError(f"{server} offers no STARTTLS", hint="set security: tls and the port for it") from error
-        if isinstance(error, IMAPClientAbortError) or PASSING.search(words(error)):
+        if isinstance(error, IMAPClientAbortError) or words(error).startswith("* BYE"):
             raise SourceAway(f"{server} ended the connection ({words(error)})", hint=AGAIN) from error
         raise FeedError(f"{server} does not let clients in: {words(error)}", hint="check host and port") from error
 

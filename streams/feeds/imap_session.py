@@ -84,11 +84,12 @@ class Session:
     def listed(self, uids: Sequence[int]) -> dict[int, Listed]:
         """Sizes and dates of the mails that are still there."""
         answer = self._fetch(uids, ["RFC822.SIZE", "INTERNALDATE"])
-        return {
-            uid: Listed(int(found[b"RFC822.SIZE"]), _naive_utc(found.get(b"INTERNALDATE")))
-            for uid, found in answer.items()
-            if b"RFC822.SIZE" in found
-        }
+        with self._answering():
+            return {
+                uid: Listed(int(found[b"RFC822.SIZE"]), _naive_utc(found.get(b"INTERNALDATE")))
+                for uid, found in answer.items()
+                if b"RFC822.SIZE" in found
+            }
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
         """The mails that are still there, whole. Raises ``Refused`` when the server does not give one of them."""
