@@ -24,6 +24,7 @@ MAX_ID = 998
 
 _HEADER_END = re.compile(rb"\n(?:\r?\n|--)")
 _FOLD = re.compile(r"\n[ \t]+")
+_RECEIVED = re.compile(r"^received(?:[^\S\n]|\n[ \t]+)*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE | re.IGNORECASE)
 _WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
 _PARAMETER = re.compile(r"[;\s]\s*([^\s=;\"]{1,80})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^;]*))", re.S)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
@@ -255,9 +256,10 @@ def list_name(value: str) -> str | None:
 
 def newest_received(raw: bytes) -> datetime | None:
     """When the last server took the mail over: the date of the topmost Received field that has one, UTC."""
-    head = raw[: body_offset(raw, 0, len(raw))[0]][:MAX_HEADER_BYTES].decode("latin-1").replace("\r\n", "\n")
-    for line in _FOLD.sub(" ", head).split("\n"):
-        name, _, value = line.partition(":")
-        if name.rstrip().lower() == "received" and (at := parse_date(value.rpartition(";")[2])):
+    head = raw[: body_offset(raw, 0, len(raw))[0]][:MAX_HEADER_BYTES].decode("latin-1")
+    if "\r" in head:
+        head = head.replace("\r\n", "\n")
+    for field in _RECEIVED.finditer(head):
+        if at := parse_date(_FOLD.sub(" ", field[1]).rpartition(";")[2]):
             return at
     return None

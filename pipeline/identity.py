@@ -13,7 +13,7 @@ from pipeline.people import PeopleKey
 from pipeline.threads import VERSION_DIGITS, Incoming, Needs
 
 OUR_KEYS = re.compile(rf"sha256:[0-9a-f]{{64}}\Z|.*#[0-9a-f]{{{VERSION_DIGITS}}}\Z", re.DOTALL)
-RULE = re.compile(r"[-_=*#~]{10,}\Z")
+RULE_LINE = re.compile(r"^[^\S\n]*[-_=*#~]{10,}[^\S\n]*$", re.MULTILINE)
 FOOTER_LINES = 12
 
 
@@ -24,6 +24,8 @@ def id_key(token: str) -> str:
     itself, so that nobody can write a mail whose id is another mail's key.
     """
     key = "".join(token.split()).removeprefix("<").removesuffix(">")
+    if "#" not in key and not key.startswith("sha256:"):  # nearly all: the pattern alone would take longer than the rest
+        return key
     return f"sha256:{_sha256(['id', key])}" if OUR_KEYS.match(key) else key
 
 
@@ -45,7 +47,7 @@ def content_sha(mail: ParsedMail) -> str:
     """
     own = mail.own_text if mail.own_text.strip() else mail.text
     words = _without_footer(own).split() or own.split()
-    return _sha256(words or [f"{part.name} {part.size}" for part in mail.attachments])
+    return _sha256_of_words(words) if words else _sha256([f"{part.name} {part.size}" for part in mail.attachments])
 
 
 def incoming(mail: ParsedMail, people: PeopleKey, owner: frozenset[str], lists: frozenset[str]) -> Incoming:
@@ -53,7 +55,10 @@ def incoming(mail: ParsedMail, people: PeopleKey, owner: frozenset[str], lists: 
     own List-Id names counts as a list too."""
     own = base_key(mail)
     everyone = (*((mail.sender,) if mail.sender else ()), *mail.to, *mail.cc)
-    addresses = {person.address.lower() for person in everyone if person.address}
+    keys = {
+        address: people.of("address", address)
+        for address in dict.fromkeys(person.address.lower() for person in everyone if person.address)
+    }
     familiar = {address.lower() for address in owner | lists} | {_list_address(mail.list_id)}
     replied = _ids(mail.in_reply_to, own)
     return Incoming(
@@ -63,8 +68,8 @@ def incoming(mail: ParsedMail, people: PeopleKey, owner: frozenset[str], lists: 
         references=_ids(mail.references, own),
         in_reply_to=replied,
         subject_norm_key=people.of("subject", mail.subject_norm) if mail.subject_norm else None,
-        participants=frozenset(people.of("address", address) for address in addresses),
-        strangers=frozenset(people.of("address", address) for address in addresses - familiar),
+        participants=frozenset(keys.values()),
+        strangers=frozenset(key for address, key in keys.items() if address not in familiar),
         token_people={token: people.of("address", token.lower()) for token in replied if "@" in token},
     )
 
@@ -95,11 +100,21 @@ def _list_address(list_id: str | None) -> str:
 
 def _without_footer(text: str) -> str:
     """The text before a horizontal rule that stands among the last lines, under which lists and virus scanners write."""
-    lines = text.rstrip().split("\n")
-    for place in range(max(0, len(lines) - FOOTER_LINES), len(lines)):
-        if RULE.match(lines[place].strip()):
-            return "\n".join(lines[:place])
-    return text
+    body = text.rstrip()
+    start = len(body)
+    for _ in range(FOOTER_LINES):
+        start = body.rfind("\n", 0, start)
+        if start < 0:
+            break
+    rule = RULE_LINE.search(body, start + 1)
+    return text if rule is None else body[: rule.start()]
+
+
+def _sha256_of_words(words: list[str]) -> str:
+    """What ``_sha256`` gives for words without white space, in a third of its time: written as one string, in which the
+    blanks between words become the commas of a list."""
+    written = json.dumps(" ".join(words)).replace(" ", '", "')
+    return hashlib.sha256(f"[{written}]".encode("ascii")).hexdigest()
 
 
 def _sha256(parts: list[str]) -> str:

