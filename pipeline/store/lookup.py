@@ -77,10 +77,11 @@ def _probe(
     wanted = sorted(values)
     if not wanted:
         return []
-    with registered(connection, "wanted", pa.table({key: wanted})):
+    relation = f"wanted_{key}"
+    with registered(connection, relation, pa.table({key: wanted})):
         found: list[tuple[Any, ...]] = connection.execute(
-            f"SELECT {columns} FROM {table} WHERE mailbox = ? AND {near(table, key, 'wanted')} "
-            f"AND {key} IN (SELECT {key} FROM wanted) {last}",
+            f"SELECT {columns} FROM {table} WHERE mailbox = ? AND {near(table, key, relation)} "
+            f"AND {key} IN (SELECT {key} FROM {relation}) {last}",
             [mailbox],
         ).fetchall()
         return found

@@ -66,10 +66,11 @@ def messages_by_key(connection: DuckDBPyConnection, mailbox: str, keys: Iterable
     import pyarrow as pa
 
     wanted = pa.table({"message_key": pa.array(sorted(set(keys)), pa.string())})
-    with store_errors("read messages"), registered(connection, "wanted", wanted):
+    meant = near("message_rows", "message_key", "wanted_keys")
+    with store_errors("read messages"), registered(connection, "wanted_keys", wanted):
         found = connection.execute(
-            f"SELECT {_COLUMNS} FROM message_rows WHERE mailbox = ? AND {near('message_rows', 'message_key', 'wanted')} "
-            "AND message_key IN (SELECT message_key FROM wanted) ORDER BY arrival_ordinal",
+            f"SELECT {_COLUMNS} FROM message_rows WHERE mailbox = ? AND {meant} "
+            "AND message_key IN (SELECT message_key FROM wanted_keys) ORDER BY arrival_ordinal",
             [mailbox],
         ).fetchall()
     return {message.message_key: message for message in _with_words(connection, found)}
@@ -143,9 +144,9 @@ def _words(
     import pyarrow as pa
 
     keys = pa.table({key: pa.array(sorted(name for name in wanted if name is not None), pa.string())})
-    with store_errors("read texts"), registered(connection, "wanted", keys):
+    with store_errors("read texts"), registered(connection, f"wanted_{key}", keys):
         return dict(
             connection.execute(
-                f'SELECT "{key}", "{value}" FROM bodies.{table} WHERE {near(f"bodies.{table}", key, "wanted")}'
+                f'SELECT "{key}", "{value}" FROM bodies.{table} WHERE {near(f"bodies.{table}", key, f"wanted_{key}")}'
             ).fetchall()
         )
