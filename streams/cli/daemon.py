@@ -36,7 +36,9 @@ def run_command(home: Home, until_idle: bool) -> int:
     drawn = settings.daemon.log == "text" and sys.stderr.isatty()
     with screen(daemon, drawn=drawn) as handler:
         set_up_logs(settings.daemon.log, handler)
-        daemon.run(until_idle=until_idle)
+        if until_idle:
+            daemon.finish()
+        daemon.run()
     return 0
 
 

@@ -56,6 +56,7 @@ class Daemon:
         self._home = home
         self._settings = settings
         self._stop = threading.Event()
+        self._finishing = threading.Event()
         self._board = Board(os.getpid(), utc_now(), ("all",))
         self._followings: list[Following] = []
         self._training: Training | None = None
@@ -70,10 +71,14 @@ class Daemon:
         """Ends the daemon soon; nothing that was acknowledged is lost."""
         self._stop.set()
 
-    def run(self, *, until_idle: bool = False) -> None:
-        """Until it is stopped or, with ``until_idle``, until every feed has been read and nothing is left to train.
+    def finish(self) -> None:
+        """Ends the daemon as soon as every feed has been read and nothing is left to train."""
+        self._finishing.set()
 
-        Raises what ended a part; with ``until_idle`` also what keeps a feed or a run from going on.
+    def run(self) -> None:
+        """Until it is stopped or has finished.
+
+        Raises what ended a part; when it was to finish, also what keeps a feed or a run from going on.
         """
         with ExitStack() as stack:
             held = HeldStore(Store.open(self._home, self._settings, VERSIONS))
@@ -100,15 +105,15 @@ class Daemon:
             parts = [Part("training", training.run), *(Part(one.feed.name, one.run) for one in self._followings)]
             stack.enter_context(_Threads([*parts], self._stop, self._failed, training.stop))
             log.info("following %d feeds; `mailtide status` tells more", len(self._followings))
-            self._wait(held, until_idle)
+            self._wait(held)
         if self._failure is not None:
             raise self._failure
-        if until_idle:
+        if self._finishing.is_set():
             self._raise_trouble()
 
-    def _wait(self, held: HeldStore, until_idle: bool) -> None:
+    def _wait(self, held: HeldStore) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            if until_idle and (self._troubles() or self._is_idle(held)):
+            if self._finishing.is_set() and (self._troubles() or self._is_idle(held)):
                 return
 
     def _is_idle(self, held: HeldStore) -> bool:
