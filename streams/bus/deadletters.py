@@ -8,12 +8,13 @@ the dead letter is settled and the event to be handled again, in one, so that a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.bus_settings import BusSettings
 from pipeline.errors import BusError
-from pipeline.events import Event, Topic
+from pipeline.events import PAYLOADS, Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, started
 from streams.bus.contract import Dead
 from streams.bus.envelope import Record, RecordRefused, event_of, headers_of
@@ -129,18 +130,18 @@ def _fold(letters: dict[tuple[Topic, str, str], DeadLetter], record: Record, top
 
 
 def _event(record: Record, topic: Topic, origin: Origin) -> Event:
-    """The event of a dead letter. What could not be read as one is shown as an event named after its place."""
-    try:
-        return event_of(record, topic)
-    except RecordRefused:
-        return Event(
-            id=record.header("ce_id") or str(origin),
-            source=record.header("ce_source") or "unknown",
-            type=topic,
-            time=_moment(origin.published),
-            key=record.key.decode(errors="replace"),
-            data=record.value.decode(errors="replace"),
-        )
+    """The event of a dead letter. Mail, and what could not be read, is put as one, named after its place at worst."""
+    if topic in PAYLOADS:
+        with suppress(RecordRefused):
+            return event_of(record, topic)
+    return Event(
+        id=record.header("ce_id") or str(origin),
+        source=record.header("ce_source") or "unknown",
+        type=topic,
+        time=_moment(origin.published),
+        key=record.key.decode(errors="replace"),
+        data=record.value.decode(errors="replace"),
+    )
 
 
 def origin_of(record: Record) -> Origin:

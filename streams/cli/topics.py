@@ -59,3 +59,18 @@ def check_command(home: Home, as_json: bool) -> None:
     wanting = [state for state in states if state.problem]
     if wanting:
         raise BusError(f"{len(wanting)} of {len(states)} topics will not do", hint=next_step(wanting))
+
+
+@topics_command.command("asyncapi")
+@json_option
+def asyncapi_command(as_json: bool) -> None:
+    """Print what travels on the topics, as an AsyncAPI 3.0 document in YAML."""
+    from streams.asyncapi import document
+
+    if as_json:
+        print_json(document())
+        return
+    import yaml
+
+    click.echo("# Made from the models by `mailtide topics asyncapi`.")
+    click.echo(yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=120), nl=False)
