@@ -11,9 +11,12 @@ from subprocess import Popen
 
 import pytest
 
+from pipeline.events import Topic
 from pipeline.home import Home
-from streams.bus.topics import create_topics
+from streams.bus.topics import create_topics, topic_name
 from streams.demo.mailbox import write_mailbox
+from streams.mailpath.following import Follower
+from streams.mailpath.notices import progress_of
 from tests.support.dump import rows_of, shards_of
 from tests.support.kafka import Broker
 from tests.support.program import make, run
@@ -60,6 +63,23 @@ class Roles:
     def feed(self, archive: Path) -> Popen[bytes]:
         return self.start("feed", str(archive), "main")
 
+    def taken(self, number: int) -> None:
+        """Returns when the owner has told that it took this many of a feed's numbers."""
+        bus = settings_of(self.home).bus
+
+        async def follow() -> None:
+            follower = await Follower.opened(bus, topic_name(bus, Topic.PROGRESS), range(bus.partitions))
+            try:
+                async with asyncio.timeout(LONG):
+                    last = 0
+                    while last < number:
+                        told = [progress_of(record) for record in await follower.more()]
+                        last = max([last, *(each.last_number for each in told if each is not None)])
+            finally:
+                await follower.close()
+
+        asyncio.run(follow())
+
     def stop(self) -> None:
         """Each ends by itself, and well."""
         for process in self.running:
@@ -102,3 +122,30 @@ def test_the_same_rows_and_shards_as_in_one_process(roles: Roles, archive: Path,
     assert rows_of(roles.home) == rows_of(embedded)
     assert shards_of(roles.home) == shards_of(embedded)
     assert any((roles.home.root / "claims").rglob("*"))
+
+
+def test_kills_of_every_part_leave_the_same_rows_and_shards(
+    roles: Roles, broker: Broker, archive: Path, embedded: Home
+) -> None:
+    parser, assigner, feed = roles.start("parse"), roles.start("assign"), roles.feed(archive)
+    roles.taken(100)
+    parser.kill()
+    assert feed.poll() is None
+    roles.start("parse")
+    roles.taken(200)
+    assigner.kill()
+    assert feed.poll() is None
+    assigner.wait()
+    roles.start("assign")
+    roles.taken(300)
+    feed.kill()
+    feed.wait()
+    feed = roles.feed(archive)
+    roles.taken(400)
+    broker.kill()
+    assert feed.poll() is None
+    broker.start()
+    assert feed.wait(LONG) == 0
+    roles.stop()
+    assert rows_of(roles.home) == rows_of(embedded)
+    assert shards_of(roles.home) == shards_of(embedded)
