@@ -373,11 +373,12 @@ class Interleaved(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.feed = MaildirFeed(Home(self.root / "home"), "main", self.maildir.path)
 
-    @rule(late=st.integers(0, 100), to=st.sampled_from(["new", "cur"]))
-    def deliver(self, late: int, to: str) -> None:
-        number = len(self.delivered)
-        base = f"{FIRST + late}.M{number}P7.host"
-        self.delivered.append(self.maildir.deliver(number, to=to, name=base))
+    @rule(lates=st.lists(st.integers(0, 100), min_size=1, max_size=6), to=st.sampled_from(["new", "cur"]))
+    def deliver(self, lates: list[int], to: str) -> None:
+        for late in lates:
+            number = len(self.delivered)
+            base = f"{FIRST + late}.M{number}P7.host"
+            self.delivered.append(self.maildir.deliver(number, to=to, name=base))
 
     @precondition(lambda self: self.delivered)
     @rule(which=st.integers(0), flags=st.sampled_from(["", "S", "FRS"]), uid=st.sampled_from(["", ",U=3", ",U=4"]))
@@ -402,7 +403,7 @@ class Interleaved(RuleBasedStateMachine):
         items = list(islice(pass_, read))
         for base in self.delivered[::2]:
             self.maildir.flag(base, flags, ",U=9")
-        self.deliver(late, "new")
+        self.deliver([late], "new")
         items.extend(pass_)
         self.see(items)
         self.taken = items[-1].number if items else self.taken
