@@ -18,7 +18,7 @@ import click
 import pytest
 
 from pipeline.home import Home
-from streams.cli import cli
+from streams.cli.commands import cli
 from streams.demo.mailbox import write_mailbox
 from tests.support.dump import rows_of, shards_of
 from tests.support.program import complaint, execute, mailtide, make, run, without_training
@@ -436,3 +436,24 @@ def test_without_val_chunks_there_is_no_verdict(archive: Path, tmp_path: Path) -
     assert "val" in " ".join(report["reasons"])
     again = run(home, "retrain", "--confirm")
     assert (again.returncode, "was abstained on just this evidence" in complaint(again)) == (3, True)
+
+
+def test_an_interrupt_before_anything_is_loaded_is_one_line(tmp_path: Path) -> None:
+    """Ctrl-C while the command line's own libraries are being imported."""
+    program = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from streams.cli import main
+
+class Interrupting(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.modules.pop("click", None)
+sys.meta_path.insert(0, Interrupting())
+main(["--home", sys.argv[1], "status"])
+"""
+    done = execute([sys.executable, "-c", program, str(tmp_path / "home")])
+    assert done.returncode == 130
+    assert complaint(done) == "mailtide: interrupted; the same command continues where it stopped"

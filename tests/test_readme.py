@@ -20,7 +20,7 @@ from pipeline.settings import MailboxSettings, Settings
 from pipeline.store import Store
 from pipeline.store.export import VIEWS
 from pipeline.versions import VERSIONS
-from streams.cli import cli
+from streams.cli.commands import cli
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home
 from tests.conftest import REPOSITORY
