@@ -169,6 +169,21 @@ def test_an_event_finished_while_another_has_its_partition_is_not_handled_again(
     assert sorted(seen) == sorted(event.id for event in first + second)
 
 
+def test_two_processes_of_one_name_are_told(settings: BusSettings) -> None:
+    membership = Membership(instance="twin", session_seconds=2.0)
+    with KafkaBus(settings, membership) as one, KafkaBus(settings, membership) as two:
+        for bus in (one, two):
+            Consumer(bus)
+
+        def until_told() -> None:
+            while True:
+                one.deliver()
+                two.deliver()
+
+        with pytest.raises(BusError, match=r"another process takes its turn as twin in the group .*; end one of the two"):
+            until_told()
+
+
 def test_an_interrupted_handler_ends_the_bus_and_costs_nothing(settings: BusSettings) -> None:
     def interrupted(event: Event) -> None:
         raise Interrupted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from streams.bus.connection import REQUEST_SECONDS, client_options, ended, start
 from streams.bus.contract import Subscription
 from streams.bus.deadletters import Origin, origin_of, replayed_to
 from streams.bus.envelope import Record, RecordRefused, event_of, headers_of
+from streams.bus.offsets import Offsets
 from streams.bus.progress import Progress
 from streams.bus.topics import dead_letter_name, topic_name
 
@@ -35,6 +37,8 @@ AHEAD = 3_000
 REMEMBERED = 10_000
 """Records per partition among which an id that comes again is a repeat."""
 POLL_SECONDS = 0.5
+CROWDED, CROWDED_SECONDS = 8, 60.0
+"""Losing all partitions so often within so long tells a member with an instance name that another has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +93,16 @@ class _Partition:
 class Intake:
     """Reads a topic, and the replays among its dead letters, for one consumer."""
 
-    def __init__(self, subscription: Subscription, settings: BusSettings, membership: Membership) -> None:
+    def __init__(self, subscription: Subscription, settings: BusSettings, membership: Membership, offsets: Offsets) -> None:
         self.subscription = subscription
         self.failure: BaseException | None = None
         self._settings = settings
         self._membership = membership
+        self._offsets = offsets
         self._topic = topic_name(settings, subscription.topic)
         self._replays = dead_letter_name(settings, subscription.topic)
         self._group = f"{settings.prefix}{subscription.consumer}.{subscription.topic}"
         self._consumer: Any = None
-        self._admin: Any = None
         self._pump: asyncio.Task[None] | None = None
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._left: dict[TopicPartition, Progress] = {}
@@ -106,19 +110,17 @@ class Intake:
         self._unreadable: deque[Pending] = deque()
         self._moved = asyncio.Event()
         self._placed = False
+        self._losses: deque[float] = deque(maxlen=CROWDED)
 
     async def start(self) -> None:
         """Joins the group; returns when it has its partitions, which may be none. Raises ``BusError``."""
         from aiokafka import AIOKafkaConsumer
-        from aiokafka.admin import AIOKafkaAdminClient
         from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-        options = client_options(self._settings)
         milliseconds = int(self._membership.session_seconds * 1000)
         instance = self._membership.instance
-        self._admin = await started(AIOKafkaAdminClient(**options), self._settings)
         self._consumer = AIOKafkaConsumer(
-            **options,
+            **client_options(self._settings),
             group_id=self._group,
             group_instance_id=f"{instance}.{self._group}" if instance else None,
             enable_auto_commit=False,
@@ -139,12 +141,13 @@ class Intake:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        await asyncio.gather(*(ended(client) for client in (self._consumer, self._admin) if client is not None))
+        if self._consumer is not None:
+            await ended(self._consumer)
 
     async def caught_up(self) -> None:
         """Returns when all that was published so far is read, as far as there is room; raises ``BusError``."""
         await self._until(lambda: self._placed)
-        ends = await self._consumer.end_offsets(list(self._partitions)) if self._partitions else {}
+        ends = await self._offsets.ends(list(self._partitions))
 
         def read(partition: TopicPartition, end: int) -> bool:
             known = self._partitions.get(partition)
@@ -206,8 +209,8 @@ class Intake:
         self._moved.set()
 
     async def _take_up(self, partitions: Collection[TopicPartition]) -> None:
-        committed = await self._committed(partitions)
-        beginnings = await self._consumer.beginning_offsets(list(partitions))
+        committed = await self._offsets.committed(self._group, partitions)
+        beginnings = await self._offsets.beginnings(partitions)
         for partition in partitions:
             offset, marks = committed.get(partition, (-1, ""))
             progress = Progress(max(offset, beginnings[partition]), marks if offset >= beginnings[partition] else "")
@@ -221,6 +224,15 @@ class Intake:
 
     def revoked(self) -> None:
         """All partitions go, perhaps to another member; what is known of them is kept in case they come back."""
+        if self._partitions and self._membership.instance:
+            self._losses.append(time.monotonic())
+            if len(self._losses) == CROWDED and self._losses[-1] - self._losses[0] < CROWDED_SECONDS:
+                self.failed(
+                    BusError(
+                        f"another process takes its turn as {self._membership.instance} in the group {self._group}",
+                        hint="end one of the two: each would be given the other's events",
+                    )
+                )
         self._left |= {partition: known.progress for partition, known in self._partitions.items()}
         self._partitions.clear()
         self._queues.clear()
@@ -296,20 +308,6 @@ class Intake:
         queue.remove(pending)
         if not queue:
             del self._queues[pending.event.key]
-
-    async def _committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
-        from aiokafka.errors import KafkaError
-
-        async with asyncio.timeout(REQUEST_SECONDS):
-            while True:
-                try:
-                    found = await self._admin.list_consumer_group_offsets(self._group, partitions=list(partitions))
-                    return {partition: (at.offset, at.metadata or "") for partition, at in found.items()}
-                except KafkaError as error:
-                    # A coordinator that has just moved or begun is worth another question, and the library asks only once.
-                    if not error.retriable:
-                        raise
-                    await asyncio.sleep(POLL_SECONDS)
 
 
 def _listener(intake: Intake) -> Any:

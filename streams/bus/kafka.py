@@ -23,6 +23,7 @@ from streams.bus.deadletters import DeadLetter, dead_letters, dead_record, repla
 from streams.bus.envelope import Record, record_of
 from streams.bus.intake import Intake, Membership, Pending
 from streams.bus.loop_thread import LoopThread
+from streams.bus.offsets import Offsets
 from streams.bus.topics import check_topics, dead_letter_name, message_bytes, topic_name
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class KafkaBus:
         self._stopped = threading.Event()
         self._loop = LoopThread("kafka bus")
         self._producer: Any = None
+        self._offsets: Offsets | None = None
         self._checked = False
         self._connecting = asyncio.Lock()
 
@@ -188,12 +190,17 @@ class KafkaBus:
         """The intakes of all subscriptions, started where they were not yet."""
         async with self._connecting:
             await self._check()
+            if self._offsets is None:
+                self._offsets = await Offsets.opened(self._settings)
             missing = [name for name in self._subscriptions if name not in self._intakes]
-            await asyncio.gather(*(self._join(name) for name in missing))
+            joined = await asyncio.gather(*(self._join(name, self._offsets) for name in missing), return_exceptions=True)
+            for error in joined:
+                if error is not None:
+                    raise error
             return list(self._intakes.values())
 
-    async def _join(self, name: tuple[str, Topic]) -> None:
-        intake = Intake(self._subscriptions[name], self._settings, self._membership)
+    async def _join(self, name: tuple[str, Topic], offsets: Offsets) -> None:
+        intake = Intake(self._subscriptions[name], self._settings, self._membership, offsets)
         try:
             await intake.start()
         except BaseException:
@@ -245,6 +252,8 @@ class KafkaBus:
         ending = [intake.close() for intake in self._intakes.values()]
         if self._producer is not None:
             ending.append(ended(self._producer))
+        if self._offsets is not None:
+            ending.append(self._offsets.close())
         await asyncio.gather(*ending)
 
     @asynccontextmanager
