@@ -15,10 +15,10 @@ from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.store.people_sql import ROW_LIMIT, SECONDS, Result
 from pipeline.store.rows import Row
+from pipeline.store.tables import Packed
 from streams.owner_socket import Call, Hello, Reply, address, program
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
     from pyarrow import RecordBatch
 
     from pipeline.domain import StoredMessage
@@ -63,7 +63,7 @@ class RemoteStore(Store):
     def schema_version(self) -> int:
         return int(self._ask("schema_version"))
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[Row | Packed]) -> None:
         self._ask("append", list(rows))
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -93,7 +93,7 @@ class RemoteStore(Store):
         self._ask("checkpoint")
 
     @contextmanager
-    def cursor(self) -> Iterator[DuckDBPyConnection]:
+    def cursor(self) -> Iterator[Any]:
         raise StoreError("a store held by another process has no cursor")
         yield
 

@@ -9,7 +9,7 @@ from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
 from registry.decide import Decision, decide_run, fail_run
 from registry.deploy.symlink import on_promoted
-from streams.bus.contract import Bus, Subscription
+from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk
 from streams.runner import OnStep, Runner, WorkerDied
 from streams.stores import OpenStore
@@ -19,28 +19,17 @@ WORKER_LIVES = 3
 """How often a run is continued after its training process vanished, before it is decided failed."""
 
 
-class Retraining:
-    """Trains on a request, decides on what was finished, deploys what was promoted. No handler holds the store while
-    another process trains. ``fault`` is what kept a run from going on and can be put right: the run stays undecided, its
-    event is set aside, and the next retrain takes it up again."""
+class Trainer:
+    """Trains on a request and tells that it finished, or why it failed for good. Needs no store."""
 
-    def __init__(
-        self, home: Home, settings: Settings, open_store: OpenStore, runner: Runner, bus: Bus, on_step: OnStep
-    ) -> None:
-        self.decisions: dict[str, Decision] = {}
-        self.fault: MailtideError | None = None
+    def __init__(self, home: Home, runner: Runner, bus: Bus, on_step: OnStep) -> None:
         self._home = home
-        self._settings = settings
-        self._open_store = open_store
         self._runner = runner
         self._bus = bus
         self._on_step = on_step
-        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self.train, max_attempts=1))
-        bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self.decide))
-        subscribe_deployment(bus, home, settings)
 
     def train(self, event: Event) -> None:
-        """Carries out a run and tells that it finished, or why it failed for good. Raises what a person can put right."""
+        """Raises what a person can put right: a full disk, or an input that is missing or changed."""
         payload = event.payload()
         assert isinstance(payload, RunRequested)
         finished = RunFinished(mailbox=payload.mailbox, run_id=payload.run_id, ok=True)
@@ -51,16 +40,34 @@ class Retraining:
             finished = finished.model_copy(update={"ok": False, "detail": str(error)})
         self._bus.publish([Event.of(finished, at=utc_now())])
 
-    def decide(self, event: Event) -> None:
-        """Records the evidence of a finished run, and its verdict. What is not whole leaves the run undecided."""
-        self.fault = None
-        try:
-            self._decide(event)
-        except MailtideError as fault:
-            self.fault = fault
-            raise
+    def _refuse_faults(self, run_id: str, error: RunError) -> None:
+        """Raises when the fault is not the run's own."""
+        if tells_of_full_disk(error.message):
+            raise error
+        request = RunRequest.model_validate_json((self._home.run(run_id) / "request.json").read_bytes())
+        require_inputs(self._home, request)
 
-    def _decide(self, event: Event) -> None:
+    def _carry_out(self, run_id: str) -> None:
+        for life in range(1, WORKER_LIVES + 1):
+            try:
+                self._runner.run(run_id, self._on_step)
+                return
+            except WorkerDied:
+                if life == WORKER_LIVES:
+                    raise
+
+
+class Judge:
+    """Records the evidence of finished runs, and their verdicts, which are in ``decisions`` by run."""
+
+    def __init__(self, home: Home, settings: Settings, open_store: OpenStore) -> None:
+        self.decisions: dict[str, Decision] = {}
+        self._home = home
+        self._settings = settings
+        self._open_store = open_store
+
+    def decide(self, event: Event) -> None:
+        """Raises, and leaves the run undecided, when what it left is not whole."""
         payload = event.payload()
         assert isinstance(payload, RunFinished)
         folder = self._home.run(payload.run_id)
@@ -73,25 +80,36 @@ class Retraining:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
         self.decisions[payload.run_id] = decision
 
-    def _refuse_faults(self, run_id: str, error: RunError) -> None:
-        """Raises when the fault is not the run's own: a full disk, or an input that is missing or changed."""
-        request = RunRequest.model_validate_json((self._home.run(run_id) / "request.json").read_bytes())
-        try:
-            if tells_of_full_disk(error.message):
-                raise error
-            require_inputs(self._home, request)
-        except MailtideError as fault:
-            self.fault = fault
-            raise
 
-    def _carry_out(self, run_id: str) -> None:
-        for life in range(1, WORKER_LIVES + 1):
+class Retraining:
+    """All of it on one bus, in one process. ``fault`` is what kept a run from going on and can be put right: the run stays
+    undecided, its event is set aside, and the next retrain takes it up again."""
+
+    def __init__(
+        self, home: Home, settings: Settings, open_store: OpenStore, runner: Runner, bus: Bus, on_step: OnStep
+    ) -> None:
+        self.fault: MailtideError | None = None
+        self._trainer = Trainer(home, runner, bus, on_step)
+        self._judge = Judge(home, settings, open_store)
+        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self._noting(self._trainer.train), max_attempts=1))
+        bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self._noting(self._judge.decide)))
+        subscribe_deployment(bus, home, settings)
+
+    @property
+    def decisions(self) -> dict[str, Decision]:
+        """Verdicts so far, by run."""
+        return self._judge.decisions
+
+    def _noting(self, handler: Handler) -> Handler:
+        def handle(event: Event) -> None:
+            self.fault = None
             try:
-                self._runner.run(run_id, self._on_step)
-                return
-            except WorkerDied:
-                if life == WORKER_LIVES:
-                    raise
+                handler(event)
+            except MailtideError as fault:
+                self.fault = fault
+                raise
+
+        return handle
 
 
 def subscribe_deployment(bus: Bus, home: Home, settings: Settings) -> None:
