@@ -15,12 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
+from pipeline.configuration import load
+from pipeline.domain import Arrival, Clock, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError, SourceAway
 from pipeline.feed_settings import ImapFeedSettings
 from pipeline.home import Home
+from pipeline.people import PeopleKey
+from pipeline.store.rows import FeedRow
+from streams.feeds import imap_session
 from streams.feeds.contract import Handed
 from streams.feeds.imap import ImapFeed, imap_feeds
+from streams.homes import make_home
+from streams.owner import Owner
+from streams.parsing import parsed
+from streams.stores import opener
+from streams.times import utc_now
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dovecot import Dovecot, dovecot
@@ -327,6 +336,30 @@ def test_a_mail_deleted_while_nobody_read_leaves_a_mark_under_its_number(
     source.close()
 
 
+def test_what_a_feed_hands_on_is_taken_marks_included(server: Dovecot, user: str, tmp_path: Path) -> None:
+    home, configured = Home(tmp_path / "home"), load(None, environment={}, overrides=[])
+    server.deliver(user, [mail(number) for number in range(4)])
+    source = feed(tmp_path, server.settings(user))
+    begun = source.items(0)
+    assert next(begun).number == 1
+    begun.close()  # type: ignore[attr-defined]
+    with server.connection(user, "INBOX") as client:
+        client.delete_messages([3])
+        client.expunge()
+    make_home(home, configured, PeopleKey(b"k" * 32))
+    with opener(home, configured)() as store:
+        owner = Owner(store, home, configured, utc_now)
+        owner.register("main", Clock.ARRIVAL, [FeedRow("main", source.name, source.kind, source.source, NOON)])
+        first = owner.take("main", [parsed(item) if isinstance(item, Arrival) else item for item in source.items(0)])
+        assert (first.new, first.dead_letters) == (3, 1)
+        assert owner.last_taken("main", source.name) == 5
+        assert store.query("SELECT reason, cursor FROM dead_letters")[0][0].startswith("gone from INBOX")
+        server.renumber(user, "INBOX", 4_000_000_001)
+        again = owner.take("main", [parsed(item) if isinstance(item, Arrival) else item for item in source.items(5)])
+        assert (again.new, again.duplicates) == (0, 3)
+    source.close()
+
+
 def test_a_moved_mail_leaves_a_mark_and_is_read_where_it_went(server: Dovecot, user: str, tmp_path: Path) -> None:
     server.deliver(user, [mail(1), mail(2)])
     inbox, kept = imap_feeds(Home(tmp_path / "home"), "main", server.settings(user, "INBOX", "Kept"))
@@ -369,6 +402,23 @@ def test_a_folder_made_anew_is_another_folder(server: Dovecot, user: str, tmp_pa
         client.create_folder("Box")
         client.append("Box", mail(2))
     assert raws(list(source.items(2))) == [crlf(mail(2))]
+    source.close()
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 100])
+def test_a_large_folder_is_searched_part_by_part(
+    server: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(imap_session, "SEARCHED", width)
+    server.deliver(user, [mail(number) for number in range(20)])
+    with server.connection(user, "INBOX") as client:
+        client.delete_messages([1, 2, 9, 10, 11, 12, 13, 14, 20])
+        client.expunge()
+    source = feed(tmp_path, server.settings(user))
+    found = list(source.items(0))
+    assert [int(item.cursor.split(":")[1]) for item in arrivals(found)] == [3, 4, 5, 6, 7, 8, 15, 16, 17, 18, 19]
+    server.deliver(user, [mail(20)])
+    assert raws(list(source.items(len(found)))) == [crlf(mail(20))]
     source.close()
 
 

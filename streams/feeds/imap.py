@@ -19,7 +19,7 @@ from itertools import islice
 from urllib.parse import quote
 
 from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
-from pipeline.errors import FeedError, SourceAway
+from pipeline.errors import SourceAway
 from pipeline.feed_settings import ImapFeedSettings
 from pipeline.home import Home
 from streams.feeds.contract import Handed
@@ -99,7 +99,9 @@ class ImapFeed:
             with Numbering(self._home, self.name) as numbering:
                 yield from self._again(numbering, after, opened)
                 yield from self._new(numbering, after, opened)
-        except FeedError:
+        except GeneratorExit:  # abandoned between two mails, when every answer has been read
+            raise
+        except BaseException:
             self.close()
             raise
 
@@ -107,21 +109,22 @@ class ImapFeed:
         """As :class:`streams.feeds.contract.LiveFeed` says: by IDLE, or where there is none until the next poll."""
         if stop.is_set():
             return
+        session = self._session
         try:
             if not self._settings.idle or self._idle_refused > 1:
                 stop.wait(min(seconds, self._settings.poll))
-            elif self._session is None:
+            elif session is None:
                 self._opened()  # mail may have come while nobody listened
-            elif not self._session.can_idle:
+            elif not session.can_idle:
                 stop.wait(min(seconds, self._settings.poll))
             else:
-                self._session.idle(seconds, stop, self._idle_period)
+                session.idle(seconds, stop, self._idle_period)
                 self._idle_refused = 0
         except Refused as refused:
             self._idle_refused += 1
             log.info("feed %s: %s", self.name, refused.message)
             self.close()
-        except FeedError:
+        except BaseException:
             self.close()
             raise
         if stop.is_set():
@@ -135,13 +138,14 @@ class ImapFeed:
 
     def _opened(self) -> Opened:
         """The folder as it is now. A connection that ended while nothing was asked of it is replaced without a word."""
-        if self._session is not None:
+        session = self._session
+        if session is not None:
             try:
-                return self._session.examine()
+                return session.examine()
             except SourceAway:
                 self.close()
-        self._session = Session(self._settings, self.folder)
-        return self._session.examine()
+        self._session = session = Session(self._settings, self.folder)
+        return session.examine()
 
     def _connected(self) -> Session:
         if self._session is None:
@@ -151,14 +155,19 @@ class ImapFeed:
     def _again(self, numbering: Numbering, after: int, opened: Opened) -> Iterator[Handed]:
         """What was numbered and not taken, fetched once more."""
         pending = numbering.after(after)
+        gone = 0
         while group := deque(islice(pending, PENDING)):
             uids = [uid for noted in group if (uid := _uid(noted.note, opened.uidvalidity)) is not None]
             for batch in self._fetcher.fetched(self._connected(), uids):
                 for mail in batch:
                     while _uid(group[0].note, opened.uidvalidity) != mail.uid:
+                        gone += bool(group[0].note.digest)
                         yield self._without(group.popleft())
                     yield self._handed(group.popleft(), mail)
+            gone += sum(bool(noted.note.digest) for noted in group)
             yield from map(self._without, group)
+        if gone:
+            log.warning("feed %s: %d mails went from %s before they were taken", self.name, gone, self.folder)
 
     def _new(self, numbering: Numbering, floor: int, opened: Opened) -> Iterator[Handed]:
         place = self._place(numbering, opened)
@@ -215,7 +224,6 @@ class ImapFeed:
         """A tick, or the mark of a mail that is gone."""
         if not noted.note.digest:
             return self._tick(noted)
-        log.warning("feed %s: mail %d (%s) is gone from %s", self.name, noted.number, noted.note.cursor, self.folder)
         reason = f"gone from {self.folder} before it was taken: deleted, moved, or renumbered by the server"
         return self._dead(noted, reason, b"")
 

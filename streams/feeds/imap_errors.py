@@ -17,8 +17,8 @@ from pipeline.errors import FeedError, SourceAway
 from pipeline.feed_settings import ImapFeedSettings
 
 AGAIN = "it is tried again"
-PASSING = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG|OVERQUOTA)\b", re.IGNORECASE)
-"""Response codes (RFC 5530) of a refusal that may pass by itself."""
+PASSING = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\b|too many|try again|temporar", re.IGNORECASE)
+"""A refusal that may pass by itself: by its response code (RFC 5530), or the words of servers that send none."""
 
 
 class Refused(FeedError):
@@ -46,7 +46,13 @@ def answering(server: str, seconds: float) -> Iterator[None]:
         raise SourceAway(f"{server} did not answer for {seconds:g} seconds", hint=AGAIN) from error
     except OSError as error:
         raise SourceAway(f"the connection to {server} broke: {reason(error)}", hint=AGAIN) from error
-    except (ValueError, AttributeError, AssertionError) as error:  # the parser of answers, at an answer that is none
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # the parser of answers, at an answer that is none
         raise FeedError(f"{server} answered what is no IMAP", hint="check host and port") from error
 
 

@@ -10,12 +10,12 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.errors import FeedError
+from pipeline.errors import FeedError, SourceAway
 from pipeline.feed_settings import ImapFeedSettings
 from streams.feeds.imap_errors import Refused, answering
 from streams.feeds.imap_login import connect, server_of, shut
@@ -51,6 +51,7 @@ class Session:
         self._folder = folder
         self._settings = settings
         self._server = server_of(settings)
+        self._closed = False
         self._client = connect(settings)
         try:
             with self._answering():
@@ -126,6 +127,7 @@ class Session:
 
     def close(self) -> None:
         """Ends the connection without a word. From another thread it also ends what is being waited for in this one."""
+        self._closed = True
         shut(self._client)
 
     def _listen(self, seconds: float, stop: threading.Event) -> bool:
@@ -170,8 +172,17 @@ class Session:
             f"{self._settings.user} has no folder {self._folder} on {self._server}", hint=f"there are: {some or 'none'}"
         )
 
-    def _answering(self) -> AbstractContextManager[None]:
-        return answering(self._server, self._settings.timeout)
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            with answering(self._server, self._settings.timeout):
+                yield
+        except FeedError as error:
+            if self._closed:  # from another thread: whatever that broke here
+                raise SourceAway(
+                    f"the connection to {self._server} was closed", hint="it is made anew when needed"
+                ) from error
+            raise
 
 
 def _naive_utc(date: datetime | None) -> datetime | None:

@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 from imapclient import IMAPClient
+from imapclient.exceptions import IMAPClientError
 
 from pipeline.feed_settings import ImapFeedSettings, SecretSettings
 from tests.support.certificates import Authority
@@ -146,12 +147,14 @@ class Dovecot:
                 tls_port=self.port,
             )
         )
+        for path in [root, *root.rglob("*")]:  # its processes run as other users, whatever this one's umask is
+            path.chmod(0o755 if path.is_dir() else 0o644)
         os.chown(root / "mail", self._owner.pw_uid, self._owner.pw_gid)
 
     # The server
 
     def start(self) -> None:
-        """Starts it and returns once it greets."""
+        """Starts it and returns once it lets people in: it greets before it can check a password."""
         assert PROGRAM is not None and self._process is None
         with (self._root / "output").open("ab") as output:
             self._process = subprocess.Popen(
@@ -160,9 +163,10 @@ class Dovecot:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                umask=0o022,
             )
         deadline = time.monotonic() + START_LIMIT_S
-        while not self._greets():
+        while not self._lets_in():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"Dovecot does not start:\n{self.log}")
@@ -207,12 +211,12 @@ class Dovecot:
         parts = [self._root / name for name in ("output", "log")]
         return "".join(part.read_text(errors="replace")[-4000:] for part in parts if part.exists())
 
-    def _greets(self) -> bool:
+    def _lets_in(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.plain_port), timeout=START_LIMIT_S) as connection:
-                return connection.recv(4).startswith(b"* OK")
-        except ConnectionRefusedError:
-            time.sleep(0.02)  # between two attempts to connect, until the deadline
+            with self.connection(next(iter(self._passwords))):
+                return True
+        except (OSError, IMAPClientError):
+            time.sleep(0.02)  # between two attempts, until the deadline
             return False
 
     # Accounts and mail
@@ -295,7 +299,6 @@ def dovecot(passwords: Mapping[str, str], *, host: str = "localhost") -> Iterato
     """
     require("Dovecot", PROGRAM is not None, HOW)
     root = Path(tempfile.mkdtemp(prefix="dovecot-"))
-    root.chmod(0o755)  # its processes run as other users
     server = Dovecot(root, passwords, host)
     try:
         server.start()
