@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ import pytest
 
 from pipeline.events import Topic
 from pipeline.home import Home
+from pipeline.people import PeopleKey
+from pipeline.store import Store
+from pipeline.versions import VERSIONS
 from streams.bus.topics import create_topics, topic_name
 from streams.demo.mailbox import write_mailbox
 from streams.mailpath.following import Follower
@@ -31,6 +35,8 @@ SETTINGS = (
     "mailboxes.main.clock=header",
 )
 LONG = 180.0
+SLOW = 5
+"""How many times slower than usual the machine may be."""
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +155,34 @@ def test_kills_of_every_part_leave_the_same_rows_and_shards(
     roles.stop()
     assert rows_of(roles.home) == rows_of(embedded)
     assert shards_of(roles.home) == shards_of(embedded)
+
+
+def test_every_part_stops_at_once_also_without_its_broker(roles: Roles, broker: Broker, archive: Path) -> None:
+    roles.start("parse")
+    roles.start("assign")
+    feed = roles.feed(archive)
+    roles.taken(100)
+    broker.kill()
+    try:
+        assert feed.poll() is None
+        for process in roles.running:
+            process.terminate()
+        assert [process.wait(10 * SLOW) for process in roles.running] == [0, 0, 0]
+    finally:
+        broker.start()
+
+
+def test_a_second_home_is_refused_the_partitions_of_the_first(roles: Roles, archive: Path, tmp_path: Path) -> None:
+    roles.start("parse")
+    roles.start("assign")
+    roles.feed(archive)
+    roles.taken(1)
+    other = tmp_path / "other" / "home"
+    shutil.copytree(roles.home.root, other, ignore=shutil.ignore_patterns("store*", "bodies*", "assigner*", "feeds"))
+    with Store.create(Home(other), settings_of(Home(other)), PeopleKey.read(Home(other).people_key), VERSIONS):
+        pass
+    refused = role("assign", other)
+    assert refused.wait(LONG) == 1
+    said = (other.parent / "assign.log").read_text().splitlines()[-1]
+    assert f"is assigned by the home {roles.home.root} on " in said
+    assert "give this home other partitions in bus.assign" in said

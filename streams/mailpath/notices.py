@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from pipeline.settings import MAILBOX_NAME
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.records import Kind, checked, kind_of, sealed
 
@@ -27,7 +29,7 @@ class Announcement(Notice):
     """All feeds of a mailbox that one process reads. It goes the way of the mail, and is answered by ``Progress`` of each:
     a feed that nobody answered for yet keeps its mail until then."""
 
-    mailbox: str
+    mailbox: str = Field(pattern=re.compile(rf"\A{MAILBOX_NAME.pattern}"))
     feeds: tuple[AnnouncedFeed, ...]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bus_settings import BusSettings
@@ -26,9 +27,11 @@ MOST_RECORDS = 4_000
 """Records that are not acknowledged yet; who adds more waits."""
 AGAIN_SECONDS = 0.5
 """How long after a failure the same records are tried again; a broker that is started anew needs two seconds."""
+CLOSE_SECONDS = 3.0
+"""How long the client may take to end; without its broker it would wait for it."""
 
 Partition = tuple[str, int]
-Acknowledged = Callable[[], None]
+Acknowledged = Callable[[], object]
 
 
 class _Gathered:
@@ -104,7 +107,9 @@ class Outlet:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await ended(self._producer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await ended(self._producer)
 
     def _gather(self, where: Partition, record: Record, acknowledged: Acknowledged | None) -> None:
         while True:

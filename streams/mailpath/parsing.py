@@ -23,7 +23,7 @@ from pipeline.home import Home
 from streams.bus.connection import faust_options
 from streams.bus.deadletters import Origin, dead_record
 from streams.bus.envelope import Record, RecordRefused
-from streams.bus.topics import check_topics, dead_letter_name, topic_name
+from streams.bus.topics import check_topics, dead_letter_name, message_bytes, topic_name
 from streams.mailpath.answers import Answering
 from streams.mailpath.claim_checks import ClaimChecks
 from streams.mailpath.outlet import Outlet, partition_of
@@ -39,6 +39,8 @@ CONSUMER = "parse"
 LINGER_SECONDS = 0.02
 UNDER_WAY = 200
 """Mails that a parser pool is given at once; the others wait on the broker."""
+BUFFERED = 500
+"""Mails that Faust reads ahead."""
 SESSION_SECONDS = 6
 """After this long without a sign of life, a worker's partitions go to the others."""
 STOP_LOOK_SECONDS = 0.2
@@ -74,20 +76,24 @@ class _Parsing:
         self._outlet = await Outlet.opened(self._settings, linger=LINGER_SECONDS)
         try:
             self._partitions = await self._outlet.partitions(self._target)
-            async with self._working(scratch):
+            async with self._working(scratch) as app:
                 while not self._stop.is_set():
                     await asyncio.wait({self._failed}, timeout=STOP_LOOK_SECONDS)
                     if self._failed.done():
                         self._failed.result()
+                    if app.should_stop:
+                        raise BusError(
+                            f"the parse worker stopped: {app.crash_reason!r}", hint="see above, and start it again"
+                        )
         finally:
             await self._outlet.close()
 
     @asynccontextmanager
-    async def _working(self, scratch: str) -> AsyncIterator[None]:
+    async def _working(self, scratch: str) -> AsyncIterator[faust.App]:
         app = self._app(scratch)
         try:
             await app.start()
-            yield
+            yield app
         finally:
             try:
                 async with asyncio.timeout(STOP_SECONDS):
@@ -114,10 +120,11 @@ class _Parsing:
             broker_session_timeout=SESSION_SECONDS,
             broker_heartbeat_interval=1,
             broker_commit_interval=1.0,
+            consumer_max_fetch_size=message_bytes(self._settings),
+            stream_buffer_maxsize=BUFFERED,
         )
-        quiet = logging.getLogger("faust"), logging.getLogger("mode")
-        for logger in quiet:
-            logger.setLevel(logging.ERROR)
+        for noisy in ("faust", "mode"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         topic = app.topic(
             self._source, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True
         )
@@ -143,21 +150,18 @@ class _Parsing:
     async def _publish(self, event: EventT[Any], record: Record, answer: Future[Record]) -> None:
         """Puts the answer, or the refusal, on its way; the mail is done when that is durable."""
 
-        def done() -> None:
-            event.ack()
-
         try:
             error = answer.exception()
             if error is None:
                 made = answer.result()
                 mailbox = made.key.decode()
-                await self._outlet.add(self._target, partition_of(mailbox, self._partitions), made, done)
+                await self._outlet.add(self._target, partition_of(mailbox, self._partitions), made, event.ack)
             elif isinstance(error, RecordRefused):
                 log.warning("a record of %s was set aside: %s", self._source, error.message)
                 message = event.message
                 at = Origin(int(message.timestamp * 1000), message.topic, message.partition, message.offset)
                 refused = dead_record(record, CONSUMER, 1, error.message, at)
-                await self._outlet.add(self._dead, message.partition, refused, done)
+                await self._outlet.add(self._dead, message.partition, refused, event.ack)
             else:
                 self._fail(error)
         except MailtideError as failure:
