@@ -33,7 +33,6 @@ RUN groupadd --gid 10001 mailtide \
 ENV PATH=/opt/mailtide/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     MAILTIDE_HOME=/var/lib/mailtide
 USER 10001:10001

@@ -38,9 +38,7 @@ ROUND = Rates(
 
 def test_the_page_is_what_its_rates_make_of_it() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert filled(text, Rates()) == text, (
-        "run `python -m tests.bench.scaling --write docs/scaling.md`, then read the page"
-    )
+    assert filled(text, Rates()) == text, "run `python -m tests.bench.scaling --write docs/scaling.md`, then read the page"
 
 
 def test_mail_by_hand() -> None:
