@@ -25,7 +25,7 @@ from tests.bench.report import markdown, print_table
 from tests.bench.rows import BenchRow
 from tests.conftest import data_folder
 
-MODULES = ("ingest", "imap", "commands", "parsing", "parallel", "training")
+MODULES = ("ingest", "imap", "commands", "parsing", "parallel", "kafka", "training")
 PREFIX = "bench_"
 
 
