@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pipeline.domain import ParsedMail
 from pipeline.people import PeopleKey
-from pipeline.threads import VERSION_DIGITS, Incoming, Needs
+from pipeline.threads import VERSION_DIGITS, Incoming, Needs, may_follow_subject
 
 OUR_KEYS = re.compile(rf"sha256:[0-9a-f]{{64}}\Z|.*#[0-9a-f]{{{VERSION_DIGITS}}}\Z", re.DOTALL)
 RULE_LINE = re.compile(r"^[^\S\n]*[-_=*#~]{10,}[^\S\n]*$", re.MULTILINE)
@@ -82,7 +82,7 @@ def needs_of(batch: Iterable[Incoming]) -> Needs:
         needs.ids |= ids
         needs.base_keys |= ids  # of the ids referred to too: a parent is known by its versions
         needs.person_keys |= {*one.token_people.values(), *one.participants}
-        if one.subject_norm_key is not None:
+        if one.subject_norm_key is not None and may_follow_subject(one):
             needs.subject_keys.add(one.subject_norm_key)
     return needs
 

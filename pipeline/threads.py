@@ -222,10 +222,18 @@ def _threads(thread_ids: Iterable[str], known: Known) -> list[KnownThread]:
     return [known.threads[thread_id] for thread_id in dict.fromkeys(thread_ids)]
 
 
+def may_follow_subject(incoming: Incoming) -> bool:
+    """Whether placing a mail may ask for earlier uses of its subject: it answers something and refers to nothing, unless
+    to what may turn out to be a person."""
+    mail = incoming.mail
+    refers = bool(incoming.references) or len(incoming.token_people) < len(incoming.in_reply_to)
+    return mail.reply_shaped and mail.date is not None and not refers
+
+
 def _by_subject(incoming: Incoming, known: Known) -> list[KnownThread]:
     """The newest thread that a reply without any ids may answer, as a list of one or none."""
     date = incoming.mail.date
-    if date is None or incoming.subject_norm_key is None or not incoming.mail.reply_shaped:
+    if date is None or incoming.subject_norm_key is None or not may_follow_subject(incoming):
         return []
     uses = sorted(known.subjects.get(incoming.subject_norm_key, ()), key=lambda use: use.ordinal)[-SUBJECT_USES:]
     near = [

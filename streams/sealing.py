@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from pipeline.chunks import CHUNK_FORMAT, build_chunks
 from pipeline.domain import Chunk
@@ -11,9 +12,11 @@ from pipeline.home import Home
 from pipeline.ruler import Ruler
 from pipeline.scrub import mask_credentials
 from pipeline.settings import Settings
-from pipeline.shards import write_shard
 from pipeline.store import Store
-from pipeline.store.rows import ChunkRow, ClosingRow, Row, ShardRow
+from pipeline.store.rows import ChunkRow, ClosingRow, ShardRow
+from pipeline.store.tables import Packed
+
+PACKED_AT_ONCE = 256
 
 
 def unsealed(store: Store, mailbox: str) -> list[ClosingRow]:
@@ -31,29 +34,33 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
 
     The files are the same bytes whenever they are written, so a crash between the two is mended by doing both again.
     """
+    from pipeline.shards import write_shard  # 0.05 s of imports that an import without a closing can do without
+
     mailbox, idx = closing.mailbox, closing.window_idx
     folder = home.shard(mailbox, idx)
-    rows: list[Row] = []
-
-    def noted() -> Iterator[Chunk]:
-        for chunk in _chunks(store, settings, ruler, mailbox, idx):
-            rows.append(chunk_row(chunk))
-            yield chunk
-
-    digests = write_shard(folder, noted())
+    packed: list[Packed] = []
+    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed))
     path = folder.relative_to(home.root).as_posix()
     payload = WindowClosed(
         mailbox=mailbox,
         window_idx=idx,
         reason=closing.reason,
         n_messages=closing.n_messages,
-        n_chunks=len(rows),
+        n_chunks=digests.n_chunks,
         shard_path=path,
         shard_sha256=digests.chunks_sha256,
     )
-    shard = ShardRow(mailbox, idx, len(rows), path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
-    store.append([*rows, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
+    shard = ShardRow(mailbox, idx, digests.n_chunks, path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
+    store.append([*packed, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
     return shard
+
+
+def _noted(chunks: Iterable[Chunk], packed: list[Packed]) -> Iterator[Chunk]:
+    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them."""
+    source = iter(chunks)
+    while batch := list(islice(source, PACKED_AT_ONCE)):
+        packed.append(Packed.of([chunk_row(chunk) for chunk in batch]))
+        yield from batch
 
 
 def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window_idx: int) -> Iterator[Chunk]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain import Attachment
+from pipeline.domain import Attachment, ParsedMail
 from pipeline.identity import base_key, content_sha, id_key, incoming, needs_of
 from tests.support.letters import NOON, PEOPLE, letter
 
@@ -112,8 +112,23 @@ def test_no_subject_no_subject_key() -> None:
 
 def test_needs_name_all_that_placing_asks_for() -> None:
     first = incoming(letter("a@b", references=["r@1"], in_reply_to=["joe@x"]), PEOPLE, NOBODY, NOBODY)
-    second = incoming(letter("c@d", date=NOON + timedelta(1), subject="tea"), PEOPLE, NOBODY, NOBODY)
+    second = incoming(letter("c@d", date=NOON + timedelta(1), subject="tea", reply=True), PEOPLE, NOBODY, NOBODY)
     needs = needs_of([first, second])
     assert needs.ids == needs.base_keys == {"a@b", "r@1", "joe@x", "c@d"}
-    assert needs.subject_keys == {PEOPLE.of("subject", "lunch"), PEOPLE.of("subject", "tea")}
+    assert needs.subject_keys == {PEOPLE.of("subject", "tea")}
     assert needs.person_keys == {PEOPLE.of("address", one) for one in ("joe@x", "ann@example.org", "bob@example.org")}
+
+
+@pytest.mark.parametrize(
+    ("mail", "asks"),
+    [
+        (letter("a@b", reply=True), True),
+        (letter("a@b", reply=True, in_reply_to=["joe@x"]), True),  # joe may be a person, and then it refers to nothing
+        (letter("a@b"), False),
+        (letter("a@b", reply=True, date=None), False),
+        (letter("a@b", reply=True, references=["r@1"]), False),
+        (letter("a@b", reply=True, in_reply_to=["joe@x", "id-without-host"]), False),
+    ],
+)
+def test_earlier_uses_of_a_subject_are_asked_for_by_replies_that_refer_to_nothing(mail: ParsedMail, asks: bool) -> None:
+    assert bool(needs_of([incoming(mail, PEOPLE, NOBODY, NOBODY)]).subject_keys) is asks

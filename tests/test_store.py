@@ -29,6 +29,7 @@ from pipeline.home import Home
 from pipeline.settings import ChunkSettings, MailboxSettings, Settings, SplitSettings
 from pipeline.store import Store, Versions, reading
 from pipeline.store.rows import (
+    ChunkRow,
     CorrespondentRow,
     DuplicateRow,
     JournalRow,
@@ -44,7 +45,7 @@ from pipeline.store.rows import (
     TakenRow,
     TextRow,
 )
-from pipeline.store.tables import HASHED, ROW_TYPES, table_of
+from pipeline.store.tables import HASHED, ROW_TYPES, Packed, table_of
 from pipeline.threads import SUBJECT_USES, Needs
 from tests.support.appender import BATCH
 from tests.support.rows import KEY, START, VERSIONS, any_row, flat, message, new_store, sha, thread
@@ -150,6 +151,17 @@ def test_rows_come_back_as_they_were(shared: Store, rows: list[Row], messages: l
     shared.append(given_)
     for kind, count in before.items():
         assert shared.fetch(kind)[count:] == [row for row in given_ if isinstance(row, kind)]
+
+
+def test_packed_rows_are_rows(store: Store) -> None:
+    rows = [any_row(ChunkRow, chunk_id=f"c{number}", message_keys=("a", f"b{number}")) for number in range(7)]
+    store.append([Packed.of(rows[1:4]), rows[0], Packed.of(rows[4:])])
+    assert store.fetch(ChunkRow) == rows
+    with pytest.raises(StoreError, match="chunk_id c5 is stored already"):
+        store.append([Packed.of([any_row(ChunkRow, chunk_id="c8"), rows[5]])])
+    with pytest.raises(StoreError, match="chunk_id c9 is given twice"):
+        store.append([any_row(ChunkRow, chunk_id="c9"), Packed.of([any_row(ChunkRow, chunk_id="c9")])])
+    assert len(store.fetch(ChunkRow)) == len(rows)
 
 
 def _known(store: Store, row: Row) -> bool:

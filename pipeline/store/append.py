@@ -6,8 +6,8 @@ they are bodies without a row, which harms nothing and is there already when the
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -16,36 +16,45 @@ from pipeline.errors import StoreError
 from pipeline.store.connection import store_errors, transaction
 from pipeline.store.probe import hash_of, near, registered
 from pipeline.store.rows import Row
-from pipeline.store.tables import ROW_TYPES, Table, quoted, table_of, to_arrow
+from pipeline.store.tables import ROW_TYPES, Packed, Table, joined, quoted, table_of, to_arrow
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row]) -> None:
-    """Appends all rows or none, each table's in the order given.
+def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row | Packed]) -> None:
+    """Appends all rows or none, each table's in the order given, packed ones after the others.
 
     A text or person that is stored already is left as it is. Any other row that repeats a key raises ``StoreError``.
     """
     grouped: dict[type[Row], list[Row]] = defaultdict(list)
+    packed: dict[type[Row], list[Packed]] = defaultdict(list)
     for row in rows:
-        grouped[type(row)].append(row)
-    batches = {table_of(row_type): grouped[row_type] for row_type in sorted(grouped, key=ROW_TYPES.index)}
-    bodies = {table: _once(table, batch) for table, batch in batches.items() if table.row_type.BODIES}
-    others = {table: batch for table, batch in batches.items() if not table.row_type.BODIES}
-    for table, batch in others.items():
-        _refuse_repeats(connection, table, batch)
-    missing = {table: _missing(connection, table, batch) for table, batch in bodies.items()}
-    _write(connection, {table: batch for table, batch in missing.items() if batch})
+        if isinstance(row, Packed):
+            packed[row.row_type].append(row)
+        else:
+            grouped[type(row)].append(row)
+    bodies: dict[Table, Any] = {}
+    others: dict[Table, Any] = {}
+    for row_type in sorted(grouped.keys() | packed.keys(), key=ROW_TYPES.index):
+        table = table_of(row_type)
+        if row_type.BODIES:
+            missing = _missing(connection, table, _once(table, grouped[row_type]))
+            if missing:
+                bodies[table] = to_arrow(table, missing)
+        else:
+            others[table] = joined(table, grouped[row_type], packed[row_type])
+            _refuse_repeats(connection, table, others[table], grouped[row_type])
+    _write(connection, bodies)
     _write(connection, others)
 
 
-def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Sequence[Row]]) -> None:
+def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Any]) -> None:
     if not batches:
         return
     with ExitStack() as stack:
         for table, batch in batches.items():
-            stack.enter_context(registered(connection, f"{table.row_type.TABLE}_batch", to_arrow(table, batch)))
+            stack.enter_context(registered(connection, f"{table.row_type.TABLE}_batch", batch))
         with transaction(connection, "append"):
             for table in batches:
                 connection.execute(_insert(table))
@@ -69,31 +78,37 @@ def _once(table: Table, batch: Sequence[Row]) -> list[Row]:
 def _missing(connection: DuckDBPyConnection, table: Table, batch: Sequence[Row]) -> list[Row]:
     (column,) = table.keys[0]
     key = attrgetter(column)
-    stored = {found for (found,) in _stored(connection, table, (column,), batch)}
+    stored = {found for (found,) in _stored(connection, table, (column,), to_arrow(table, batch, (column,)))}
     return [row for row in batch if key(row) not in stored]
 
 
-def _refuse_repeats(connection: DuckDBPyConnection, table: Table, batch: Sequence[Row]) -> None:
+def _refuse_repeats(connection: DuckDBPyConnection, table: Table, batch: Any, rows: Sequence[Row]) -> None:
+    """``rows`` are those of the Arrow table ``batch`` that were not packed: they give their keys faster."""
     for key in table.keys:
-        values = attrgetter(*key)
-        seen = set()
-        for row in batch:
-            value = values(row)
-            if value in seen:
-                raise StoreError(f"append: {_named(table, key, value)} is given twice")
-            seen.add(value)
-        repeated = _stored(connection, table, key, batch)
+        keys = batch.select(list(key))
+        packed = zip(*(column.to_pylist() for column in keys.slice(len(rows)).columns), strict=True)
+        values = [*map(_key_of(key), rows), *packed]
+        if len(set(values)) < len(values):
+            value, _ = Counter(values).most_common(1)[0]
+            raise StoreError(f"append: {_named(table, key, value)} is given twice")
+        repeated = _stored(connection, table, key, keys)
         if repeated:
             raise StoreError(f"append: {_named(table, key, repeated[0])} is stored already")
 
 
-def _stored(
-    connection: DuckDBPyConnection, table: Table, key: Sequence[str], batch: Sequence[Row]
-) -> list[tuple[Any, ...]]:
-    """Keys of the batch that the table holds already."""
+def _key_of(key: Sequence[str]) -> Callable[[Row], tuple[object, ...]]:
+    """Reads a row's key, always as a tuple."""
+    if len(key) > 1:
+        return attrgetter(*key)
+    get = attrgetter(*key)
+    return lambda row: (get(row),)
+
+
+def _stored(connection: DuckDBPyConnection, table: Table, key: Sequence[str], keys: Any) -> list[tuple[Any, ...]]:
+    """Those of the ``keys``, an Arrow table, that the store holds already."""
     relation = "_".join((table.row_type.TABLE, *key, "asked"))
-    with store_errors("look for repeated keys"), registered(connection, relation, to_arrow(table, batch, key)):
-        perhaps = _perhaps(table, key, relation, batch)
+    with store_errors("look for repeated keys"), registered(connection, relation, keys):
+        perhaps = _perhaps(table, key, relation, keys)
         if not connection.execute(f"SELECT 1 FROM {table.name} WHERE {perhaps} LIMIT 1").fetchall():
             return []
         found: list[tuple[Any, ...]] = connection.execute(
@@ -103,20 +118,19 @@ def _stored(
         return found
 
 
-def _perhaps(table: Table, key: Sequence[str], relation: str, batch: Sequence[Row]) -> str:
-    """A condition that every row with a key of the batch satisfies and few others do, answered without reading much: by
-    hash, or by the range of its numbers, which the table's zone maps know."""
+def _perhaps(table: Table, key: Sequence[str], relation: str, keys: Any) -> str:
+    """A condition that every row with one of the keys satisfies and few others do, answered without reading much: by hash,
+    or by the range of their numbers, which the table's zone maps know."""
     hashed = table.probe(key)
     if hashed is not None:
         return near(table.name, hashed, relation)
     ranges = []
     for column, kind in zip(table.columns, table.kinds, strict=True):
         if column in key and kind is int:
-            numbers = [*map(attrgetter(column), batch)]
+            numbers = keys[column].to_pylist()
             ranges.append(f'"{column}" BETWEEN {min(numbers)} AND {max(numbers)}')
     return " AND ".join(ranges) or "true"
 
 
-def _named(table: Table, key: Sequence[str], value: object) -> str:
-    values = value if isinstance(value, tuple) else (value,)
-    return f"{table.name} " + ", ".join(f"{column} {part}" for column, part in zip(key, values, strict=True))
+def _named(table: Table, key: Sequence[str], value: tuple[object, ...]) -> str:
+    return f"{table.name} " + ", ".join(f"{column} {part}" for column, part in zip(key, value, strict=True))

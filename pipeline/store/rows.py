@@ -239,7 +239,7 @@ class OwnedPartitionRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class SourceOffsetRow(Row):
-    """Where reading a partition goes on: everything below ``next_offset`` is taken. The newest row of a partition counts."""
+    """Where reading a partition goes on: all below ``next_offset`` is taken. The newest row of a partition counts."""
 
     TABLE: ClassVar[str] = "source_offsets"
     cluster: str

@@ -16,7 +16,7 @@ from pipeline.store.connection import connect, cursor, store_errors
 from pipeline.store.frozen import Versions, disagreements, freeze, frozen_settings, frozen_versions
 from pipeline.store.rows import JournalRow, OutboxRow, Row
 from pipeline.store.schema import migrate, schema_version
-from pipeline.store.tables import from_tuples, quoted, table_of
+from pipeline.store.tables import Packed, from_tuples, quoted, table_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -116,8 +116,8 @@ class Store:
         with store_errors("read the schema version"):
             return schema_version(self._connection)
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Appends all rows durably or none, each table's in the order given.
+    def append(self, rows: Iterable[Row | Packed]) -> None:
+        """Appends all rows durably or none, each table's in the order given, packed ones after the others.
 
         Texts and people that are stored already are left as they are; any other repeated key raises ``StoreError``.
         """

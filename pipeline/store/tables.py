@@ -95,6 +95,28 @@ def to_arrow(table: Table, batch: Sequence[Row], columns: Sequence[str] | None =
     return pa.Table.from_arrays(arrays, names=[name for name in table.columns if name in wanted])
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Many rows of one table as Arrow columns: a third of the memory of the rows themselves."""
+
+    row_type: type[Row]
+    columns: Any
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Packed:
+        """Packs one row or more, all of one class."""
+        row_type = type(rows[0])
+        return cls(row_type, to_arrow(table_of(row_type), rows))
+
+
+def joined(table: Table, rows: Sequence[Row], packed: Sequence[Packed]) -> Any:
+    """Rows, then packed ones, as a single ``pyarrow.Table``."""
+    import pyarrow as pa
+
+    parts = [to_arrow(table, rows)] if rows else []
+    return pa.concat_tables([*parts, *(part.columns for part in packed)])
+
+
 def from_tuples(table: Table, found: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Query results in column order as rows; lists become tuples."""
     row_type: Any = table.row_type
