@@ -6,10 +6,11 @@ falls and a closed window never gains a mail. Window 0 is the bootstrap and know
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import TypeAdapter
 
 from pipeline.cron import next_moment
 from pipeline.domain import Clock, Tick, TickKind
@@ -19,12 +20,12 @@ JUMP = timedelta(days=30)
 """A step of the header clock that a single wrong Date could make, so a second mail must confirm it."""
 
 
-class OpenWindow(BaseModel):
+@dataclass(frozen=True, slots=True)
+class OpenWindow:
     """The open window of a mailbox. ``opened_at`` is None until its first mail. ``caught_up`` lists feeds that have read
     to their end while window 0 is open. Under the header clock ``clock_at`` is the time that the Date headers have
     reached and ``held_at`` a jump of 30 days or more that waits for the next mail to confirm it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     idx: int = 0
     opened_at: datetime | None = None
     n_messages: int = 0
@@ -32,6 +33,20 @@ class OpenWindow(BaseModel):
     caught_up: tuple[str, ...] = ()
     clock_at: datetime | None = None
     held_at: datetime | None = None
+
+    def to_json(self) -> str:
+        """The window as the store keeps it."""
+        return _as_json().dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> OpenWindow:
+        """Reads :meth:`to_json` back; raises ``pydantic.ValidationError`` for anything else."""
+        return _as_json().validate_json(text)
+
+
+@cache
+def _as_json() -> TypeAdapter[OpenWindow]:
+    return TypeAdapter(OpenWindow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +106,7 @@ def on_tick(window: OpenWindow, policy: WindowSettings, clock: Clock, tick: Tick
         reason = tick.kind.value if window.n_messages else None
     elif clock is Clock.ARRIVAL and window.idx == 0:
         if tick.kind is TickKind.CAUGHT_UP:
-            window = window.model_copy(update={"caught_up": tuple(sorted({*window.caught_up, tick.feed}))})
+            window = replace(window, caught_up=tuple(sorted({*window.caught_up, tick.feed})))
         if window.n_messages >= policy.bootstrap and feeds <= set(window.caught_up):
             reason = "bootstrap"
     elif clock is Clock.ARRIVAL and tick.kind is _overdue(window, policy, tick.at):
@@ -132,12 +147,11 @@ def _filled(window: OpenWindow, policy: WindowSettings, clock: Clock) -> str | N
 
 
 def _add(window: OpenWindow, at: datetime, n_tokens: int) -> OpenWindow:
-    return window.model_copy(
-        update={
-            "opened_at": window.opened_at or at,
-            "n_messages": window.n_messages + 1,
-            "n_tokens": window.n_tokens + n_tokens,
-        }
+    return replace(
+        window,
+        opened_at=window.opened_at or at,
+        n_messages=window.n_messages + 1,
+        n_tokens=window.n_tokens + n_tokens,
     )
 
 
@@ -160,10 +174,10 @@ def _follow(window: OpenWindow, date: datetime | None, at: datetime) -> OpenWind
     now = window.clock_at
     if now is None:
         # Mails before the first date were timed by their file, which may be years later than they are.
-        return window.model_copy(update={"clock_at": date, "opened_at": date if window.n_messages else None})
+        return replace(window, clock_at=date, opened_at=date if window.n_messages else None)
     if date - now < JUMP:
-        return window.model_copy(update={"clock_at": max(now, date), "held_at": None})
+        return replace(window, clock_at=max(now, date), held_at=None)
     if window.held_at is None:
-        return window.model_copy(update={"held_at": date})
+        return replace(window, held_at=date)
     taken = min(window.held_at, date)
-    return window.model_copy(update={"clock_at": taken, "held_at": date if date - taken >= JUMP else None})
+    return replace(window, clock_at=taken, held_at=date if date - taken >= JUMP else None)

@@ -95,6 +95,7 @@ class Batch:
         self._numbers = dict(position.taken)
         self._excluded = set(position.excluded)
         self._touched: set[str] = set()
+        self._named: set[str] = set()
         self._rows: list[Row] = []
 
     def add(self, item: Item, view: Incoming | None) -> None:
@@ -124,7 +125,7 @@ class Batch:
     def finish(self) -> tuple[list[Row], Position]:
         """Every row to append as one, and the position after them."""
         ends = [TakenRow(self._mailbox, feed, self._numbers[feed], self._now) for feed in sorted(self._touched)]
-        state = WindowStateRow(self._mailbox, self._ordinal, self._window.model_dump_json(), self._now)
+        state = WindowStateRow(self._mailbox, self._ordinal, self._window.to_json(), self._now)
         position = Position(self._ordinal, self._window, self._numbers, self._feeds, frozenset(self._excluded))
         return [*self._rows, *ends, state], position
 
@@ -163,9 +164,8 @@ class Batch:
             self._rows.append(ThreadRow(mailbox, thread_id, placement.split.value, window_idx, self._ordinal))
         self._rows.extend(LinkRow(mailbox, id_, thread_id) for id_ in placement.new_links)
         self._rows.extend(QuarantinedIdRow(mailbox, id_, thread_id) for id_ in placement.quarantined_ids)
-        self._rows.extend(
-            CorrespondentRow(mailbox, key) for key in sorted(view.participants) if key not in self._known.people
-        )
+        if strange := view.participants - self._known.people:
+            self._rows.extend(CorrespondentRow(mailbox, key) for key in sorted(strange))
         self._rows.extend(
             BridgeRow(mailbox, placement.message_key, thread_id, bridge.other_thread_id, bridge.same_split, self._now)
             for bridge in placement.bridges
@@ -175,6 +175,7 @@ class Batch:
                 self._excluded.add(excluded)
                 self._rows.append(ExclusionRow(mailbox, excluded, None, "late merge across splits", window_idx, self._now))
         sender = mail.sender
+        text_sha = self._text(mail.text)
         self._rows.append(
             MessageRow(
                 mailbox=mailbox,
@@ -193,8 +194,8 @@ class Batch:
                 subject_norm_key=view.subject_norm_key,
                 participants=tuple(sorted(view.participants)),
                 parent_key=placement.parent_key,
-                text_sha=self._text(mail.text),
-                own_sha=self._text(mail.own_text),
+                text_sha=text_sha,
+                own_sha=text_sha if mail.own_text == mail.text else self._text(mail.own_text),
                 n_tokens=n_tokens,
                 list_id=mail.list_id,
                 bulk=mail.bulk,
@@ -207,7 +208,9 @@ class Batch:
 
     def _person(self, kind: str, value: str) -> str:
         key = self._people.of(kind, value)
-        self._rows.append(PersonRow(key, kind, value))
+        if key not in self._named:  # a few people write most mails: three rows a mail would be one in three new
+            self._named.add(key)
+            self._rows.append(PersonRow(key, kind, value))
         return key
 
     def _text(self, text: str) -> str | None:

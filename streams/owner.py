@@ -111,7 +111,7 @@ class Owner:
         feeds = self._store.fetch(FeedRow, "mailbox = ?", [mailbox])
         return Position(
             next_ordinal=states[0][0] if states else 0,
-            window=OpenWindow.model_validate_json(states[0][1]) if states else OpenWindow(),
+            window=OpenWindow.from_json(states[0][1]) if states else OpenWindow(),
             taken={feed: last for feed, last in taken},
             feeds=frozenset(row.feed for row in feeds),
             excluded=frozenset(row.thread_id for row in excluded),

@@ -108,7 +108,7 @@ def test_windows_are_closed_sharded_or_open(store: Store) -> None:
     def state(idx: int, n_messages: int, mailbox: str = "main") -> WindowStateRow:
         opened = START + idx * day if n_messages else None
         window = OpenWindow(idx=idx, opened_at=opened, n_messages=n_messages)
-        return WindowStateRow(mailbox, 0, window.model_dump_json(), START)
+        return WindowStateRow(mailbox, 0, window.to_json(), START)
 
     def closing(idx: int) -> ClosingRow:
         return ClosingRow("main", idx, START + idx * day, START + (idx + 1) * day, "count", 50, 9, 49)

@@ -296,7 +296,7 @@ def test_windows_are_monotone_never_empty_and_gain_nothing_once_closed(
             assert box.mail(at, date=detail, n_tokens=n_tokens) >= closed
         else:
             box.tick(TickKind(what), at, str(detail))
-        assert OpenWindow.model_validate_json(box.window.model_dump_json()) == box.window
+        assert OpenWindow.from_json(box.window.to_json()) == box.window
         if clock is Clock.HEADER and box.window.clock_at is not None:
             clocks.append(box.window.clock_at)
     assert box.placed == sorted(box.placed)
