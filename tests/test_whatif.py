@@ -107,12 +107,12 @@ policies = st.builds(
 deeds = st.lists(
     st.tuples(st.sampled_from(["mail", "mail", "again", "caught up", "close", "second feed"]), st.integers(0, 12)),
     min_size=8,
-    max_size=40,
+    max_size=30,
 )
 
 
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # making a failure smaller would take minutes
