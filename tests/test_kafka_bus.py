@@ -15,7 +15,8 @@ from pipeline.errors import BusError
 from pipeline.events import Event, Topic
 from streams.bus.connection import client_options
 from streams.bus.contract import Interrupted, Subscription
-from streams.bus.envelope import Record, record_of
+from streams.bus.deadletters import Origin, dead_record
+from streams.bus.envelope import Record, headers_of, record_of
 from streams.bus.intake import READ_AHEAD, Membership
 from streams.bus.kafka import KafkaBus
 from streams.bus.loop_thread import LoopThread
@@ -30,15 +31,15 @@ def settings(broker: Broker) -> BusSettings:
     return kafka_settings(topics_on(broker))
 
 
-def send(settings: BusSettings, records: Sequence[Record]) -> None:
-    """Records as any program may write them to the topic of closed windows."""
+def send(settings: BusSettings, records: Sequence[Record], topic: str = Topic.WINDOW_CLOSED) -> None:
+    """Records as any program may write them to a topic."""
     from aiokafka import AIOKafkaProducer
 
     async def work() -> None:
         async with AIOKafkaProducer(**client_options(settings)) as producer:
             for record in records:
                 await producer.send_and_wait(
-                    settings.prefix + Topic.WINDOW_CLOSED, record.value, key=record.key, headers=list(record.headers)
+                    settings.prefix + topic, record.value, key=record.key, headers=list(record.headers)
                 )
 
     asyncio.run(work())
@@ -75,6 +76,23 @@ def test_a_foreign_record_that_is_replayed_is_set_aside_again(settings: BusSetti
         assert bus.dead() == []
         assert bus.deliver() == 0
         assert [(again.event.id, again.error) for again in bus.dead()] == [(dead.event.id, dead.error)]
+
+
+def test_mail_that_is_replayed_goes_back_to_its_topic(settings: BusSettings) -> None:
+    record = Record(b"digest", b"Subject: x\n\n\xff", (("ce_id", b"message.received/inbox/1"), ("ce_type", b"mail.v9")))
+    origin = Origin(1_700_000_000_000, settings.prefix + Topic.MESSAGE_RECEIVED, 1, 42)
+    dead = dead_record(record, "parse", 1, "it is of a newer version", origin)
+    send(settings, [dead, dead], f"{Topic.MESSAGE_RECEIVED}.dlq")
+    with KafkaBus(settings) as bus:
+        (letter,) = bus.dead()
+        assert (letter.consumer, letter.error, letter.event.data) == (
+            "parse",
+            "it is of a newer version",
+            "Subject: x\n\n\ufffd",
+        )
+        bus.replay(letter.event.id, "parse")
+        assert bus.dead() == []
+    assert asyncio.run(records_of(settings, Topic.MESSAGE_RECEIVED)) == [(1, record)]
 
 
 def test_more_than_is_read_ahead(settings: BusSettings) -> None:
@@ -255,7 +273,8 @@ def test_a_handler_that_outlives_the_broker_is_not_run_again(own_broker: Broker)
 
 def test_without_a_broker_each_call_says_so_and_stop_ends_the_wait(own_broker: Broker) -> None:
     settings = kafka_settings(topics_on(own_broker))
-    with KafkaBus(settings) as bus:
+    # Nobody can say goodbye to a broker that is gone: the group misses this member for its session.
+    with KafkaBus(settings, Membership(session_seconds=2.0)) as bus:
         Consumer(bus)
         bus.publish([closed(0)])
         bus.deliver()
@@ -288,3 +307,17 @@ async def member_ids(settings: BusSettings) -> set[str]:
     ((_, _, state, _, _, members, *_),) = answer.groups
     assert state == "Stable"
     return {member[0] for member in members}
+
+
+async def records_of(settings: BusSettings, topic: Topic) -> list[tuple[int, Record]]:
+    """What a topic holds, each with its partition."""
+    from aiokafka import AIOKafkaConsumer
+
+    options = {**client_options(settings), "auto_offset_reset": "earliest"}
+    async with AIOKafkaConsumer(settings.prefix + topic, **options) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        found: list[tuple[int, Record]] = []
+        while len(found) < sum(ends.values()):
+            each = await consumer.getone()
+            found.append((each.partition, Record(each.key, each.value, headers_of(each.headers))))
+    return found

@@ -3,6 +3,7 @@
 A dead letter is the record that was refused, byte for byte, with headers that say which consumer refused it, how often,
 why, and where it came from. A replay is one more record of the same topic, for that consumer alone: it is the mark that
 the dead letter is settled and the event to be handled again, in one, so that a crash can never leave only half of it.
+Those who read mail look at no replays: theirs go back to the topic that they came from, and are settled after that.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ def replay_record(letter: DeadLetter) -> Record:
     """The record that settles a dead letter and hands its event to its consumer again."""
     told = {REPLAY: letter.dead.consumer, ORIGIN: str(letter.origin), PUBLISHED: str(letter.origin.published)}
     return replace(letter.record, headers=_others(letter.record) + _encoded(told))
+
+
+def original_record(letter: DeadLetter) -> Record:
+    """The record as it was when it was refused."""
+    return replace(letter.record, headers=_others(letter.record))
 
 
 def replayed_to(record: Record, consumer: str) -> bool:

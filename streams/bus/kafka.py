@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from pipeline.bus_settings import BusSettings
 from pipeline.errors import MailtideError, UsageError
-from pipeline.events import Event, Topic
+from pipeline.events import PAYLOADS, Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, fault, started
 from streams.bus.contract import Dead, Interrupted, Subscription
-from streams.bus.deadletters import DeadLetter, dead_letters, dead_record, replay_record
+from streams.bus.deadletters import DeadLetter, dead_letters, dead_record, original_record, replay_record
 from streams.bus.envelope import Record, record_of
 from streams.bus.intake import Intake, Membership, Pending
 from streams.bus.loop_thread import LoopThread
@@ -97,8 +97,11 @@ class KafkaBus:
     def replay(self, event_id: str, consumer: str) -> None:
         for letter in self._letters():
             if (letter.dead.event.id, letter.dead.consumer) == (event_id, consumer):
-                topic = dead_letter_name(self._settings, letter.topic)
-                self._loop.run(self._send([(topic, replay_record(letter), letter.partition)]))
+                if letter.topic not in PAYLOADS:
+                    source = topic_name(self._settings, letter.topic)
+                    self._loop.run(self._send([(source, original_record(letter), letter.origin.partition)]))
+                aside = dead_letter_name(self._settings, letter.topic)
+                self._loop.run(self._send([(aside, replay_record(letter), letter.partition)]))
                 return
         raise UsageError(
             f"{consumer} has set aside no event {event_id}",
