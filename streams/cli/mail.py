@@ -50,6 +50,13 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
         f"Frozen for good: seed {settings.seed}; train {split.train:g}, val {split.val:g}, test {split.test:g}; "
         f"chunks of at most {settings.chunk.max_tokens:,} tokens by the ruler {settings.chunk.ruler!r}."
     )
+    reads = settings.model.builtin.context
+    if settings.model.base == "builtin" and settings.chunk.max_tokens > reads // 2:
+        # On list mail a token by the ruler is 1.8 tokens of the built-in model's own.
+        click.echo(
+            f"The built-in model reads {reads:,} tokens, about {reads // 2:,} by the ruler, and does not learn the rest of "
+            f"a longer chunk: for it, init with --set chunk.max_tokens={reads // 2}."
+        )
     click.echo("Next: mailtide import PATH")
 
 
