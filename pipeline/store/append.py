@@ -7,7 +7,7 @@ they are bodies without a row, which harms nothing and is there already when the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -83,25 +83,19 @@ def _missing(connection: DuckDBPyConnection, table: Table, batch: Sequence[Row])
 
 
 def _refuse_repeats(connection: DuckDBPyConnection, table: Table, batch: Any, rows: Sequence[Row]) -> None:
-    """``rows`` are those of the Arrow table ``batch`` that were not packed: they give their keys faster."""
+    """``rows`` are those of the Arrow table ``batch``, as far as they were not packed."""
     for key in table.keys:
         keys = batch.select(list(key))
-        packed = zip(*(column.to_pylist() for column in keys.slice(len(rows)).columns), strict=True)
-        values = [*map(_key_of(key), rows), *packed]
-        if len(set(values)) < len(values):
-            value, _ = Counter(values).most_common(1)[0]
-            raise StoreError(f"append: {_named(table, key, value)} is given twice")
+        if len(rows) == len(keys):
+            distinct = len(set(map(attrgetter(*key), rows)))
+        else:
+            distinct = keys.group_by(list(key), use_threads=False).aggregate([]).num_rows
+        if distinct < len(keys):
+            counted = Counter(zip(*(column.to_pylist() for column in keys.columns), strict=True))
+            raise StoreError(f"append: {_named(table, key, counted.most_common(1)[0][0])} is given twice")
         repeated = _stored(connection, table, key, keys)
         if repeated:
             raise StoreError(f"append: {_named(table, key, repeated[0])} is stored already")
-
-
-def _key_of(key: Sequence[str]) -> Callable[[Row], tuple[object, ...]]:
-    """Reads a row's key, always as a tuple."""
-    if len(key) > 1:
-        return attrgetter(*key)
-    get = attrgetter(*key)
-    return lambda row: (get(row),)
 
 
 def _stored(connection: DuckDBPyConnection, table: Table, key: Sequence[str], keys: Any) -> list[tuple[Any, ...]]:
