@@ -91,8 +91,8 @@ class Retraining:
         self.fault: MailtideError | None = None
         self._trainer = Trainer(home, runner, bus, on_step)
         self._judge = Judge(home, settings, open_store)
-        bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, self._noting(self._trainer.train), max_attempts=1))
-        bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, self._noting(self._judge.decide)))
+        subscribe_training(bus, self._noting(self._trainer.train))
+        subscribe_judgement(bus, self._noting(self._judge.decide))
         subscribe_deployment(bus, home, settings)
 
     @property
@@ -110,6 +110,16 @@ class Retraining:
                 raise
 
         return handle
+
+
+def subscribe_training(bus: Bus, handler: Handler) -> None:
+    """Subscribes a trainer to requests. What it refuses is for a person to mend, not to be tried again at once."""
+    bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, handler, max_attempts=1))
+
+
+def subscribe_judgement(bus: Bus, handler: Handler) -> None:
+    """Subscribes a judge to finished runs."""
+    bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, handler))
 
 
 def subscribe_deployment(bus: Bus, home: Home, settings: Settings) -> None:

@@ -62,8 +62,9 @@ class RunReport:
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
     """Runs until nothing waits (with ``windows.each``) or once, yielding a report per run; an unfinished run goes first.
 
-    Where a daemon trains in this home, it is asked to, and waited for. The store is open only between the steps of a run,
-    never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError`` when a run cannot go on.
+    Where a daemon trains in this home, or there is a broker, others are asked to, and waited for. The store is open only
+    between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError``
+    when a run cannot go on.
     """
     require_training()
     open_store = opener(home, settings)
@@ -93,6 +94,7 @@ class _Trainer:
         self._home = home
         self._open_store = open_store
         self._on_progress = on_progress
+        self._others_train = settings.bus.kind == "kafka"
         self._runner = Runner(home)
         self._bus = EmbeddedBus(open_store)
         self._retraining = Retraining(home, settings, open_store, self._runner, self._bus, self._on_step)
@@ -106,17 +108,20 @@ class _Trainer:
     def carry_out(self, request: RunRequest) -> None:
         """Until there is a verdict; raises what keeps the run from going on."""
         revive(self._bus, request)
-        while True:
-            with training_lease(self._home) as mine:
-                if mine:
-                    while self._bus.deliver():
-                        pass
-                    if self._retraining.fault is not None:
-                        raise self._retraining.fault
-                    return
-            if self._is_decided(request):
-                return
+        while not (self._train_here() or self._is_decided(request)):
             time.sleep(LOOK_SECONDS)
+
+    def _train_here(self) -> bool:
+        """Trains whatever is requested, unless that is for another process to do."""
+        if self._others_train:
+            return False
+        with training_lease(self._home) as mine:
+            if mine:
+                while self._bus.deliver():
+                    pass
+                if self._retraining.fault is not None:
+                    raise self._retraining.fault
+            return mine
 
     def _is_decided(self, request: RunRequest) -> bool:
         for dead in set_aside(self._bus, request):

@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 @click.command("run", short_help="Follow the feeds, close windows, retrain, until stopped.")
 @click.option("--until-idle", is_flag=True, help="Stop when every feed was read and nothing is left to train.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["feed", "parse", "assign", "train", "deploy", "all"]),
+    default=["all"],
+    show_default=True,
+    help="Only this part, with a broker (bus: kafka); may be given several times.",
+)
 @click.pass_obj
-def run_command(home: Home, until_idle: bool) -> int:
+def run_command(home: Home, until_idle: bool, roles: tuple[str, ...]) -> int:
     """Follow the feeds that the settings name, close windows and retrain, until stopped (SIGTERM or Ctrl-C).
 
     Other commands work meanwhile, through the daemon. With `auto_retrain: true` it retrains by itself; else
@@ -26,11 +35,11 @@ def run_command(home: Home, until_idle: bool) -> int:
     """
     from streams.cli.opening import settings_of
     from streams.daemon.logs import set_up_logs
-    from streams.daemon.running import Daemon
+    from streams.daemon.running import ROLES, Daemon
     from streams.daemon.screen import screen
 
     settings = settings_of(home)
-    daemon = Daemon(home, settings)
+    daemon = Daemon(home, settings, ROLES if "all" in roles else roles)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     drawn = settings.daemon.log == "text" and sys.stderr.isatty()

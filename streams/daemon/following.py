@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 
 from pipeline.domain import Item
-from pipeline.errors import FeedError, SecretError
+from pipeline.errors import FeedError, SecretError, SourceAway
 from streams.batch import Taken
 from streams.daemon.board import Board, FeedState
 from streams.daemon.intake import Intake
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 300.0
 """How long a feed is waited for at once; then it is read again, whatever it says."""
+
+MENDING_SECONDS = 60.0
+"""The least that is waited when a person must mend something: asking with a wrong password again and again locks accounts."""
 
 Parse = Callable[[list[Handed]], list[Item]]
 """What parsers make of a batch, in its order."""
@@ -56,7 +59,8 @@ class Following:
                     self.feed.wait(WAIT_SECONDS, self._stop)
                 except (FeedError, SecretError) as error:
                     self._tell(error)
-                    self._stop.wait(next(waits))
+                    least = 0.0 if isinstance(error, SourceAway) else MENDING_SECONDS
+                    self._stop.wait(max(least, next(waits)))
         finally:
             self.feed.close()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pipeline.domain import Clock, Item
 from pipeline.home import Home
@@ -60,6 +61,12 @@ class Intake:
         if taken.closed:
             self._held.changed.set()
         return taken
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Store, Owner]]:
+        """The store and its owner, for this thread alone."""
+        with self._held.writing() as store:
+            yield store, self._fresh(store)
 
     def _fresh(self, store: Store) -> Owner:
         """The owner; another one when somebody else has written since, as it remembers where each mailbox stands."""

@@ -7,20 +7,17 @@ import threading
 import time
 from functools import partial
 
-from pipeline.errors import MailtideError, NothingToDo
+from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.settings import Settings
-from pipeline.store import Store
-from pipeline.store.rows import MailboxRow
 from streams.bus.embedded import EmbeddedBus
-from streams.claims import ALL_WAITING, claim, undecided
+from streams.claims import undecided
 from streams.daemon.board import Board, TrainingState
-from streams.daemon.power import this_machine, why_wait
+from streams.daemon.claiming import Claiming, mailboxes
 from streams.held import HeldStore
 from streams.retraining import Retraining
 from streams.runner import Runner, Step
 from streams.sessions import revive
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +44,7 @@ class Training:
         self._retry_at = 0.0
         open_store = partial(held.writing, announce=False)
         self._bus = EmbeddedBus(open_store)
+        self._claiming = Claiming(home, settings, held, board)
         self._retraining = Retraining(home, settings, open_store, self._runner, self._bus, self._step)
 
     def run(self) -> None:
@@ -56,7 +54,7 @@ class Training:
                 self.idle = False
                 # Cleared before looking, so that what is written meanwhile is looked at next time.
                 self._held.changed.clear()
-                if not self._claim() and not self._deliver():
+                if not self._claiming.claim() and not self._deliver():
                     self.idle = True
                     self._held.changed.wait(LOOK_SECONDS)
 
@@ -94,39 +92,10 @@ class Training:
 
     def _revive(self) -> None:
         with self._held.reading() as store:
-            pending = [undecided(store, mailbox) for mailbox in _mailboxes(store)]
+            pending = [undecided(store, mailbox) for mailbox in mailboxes(store)]
         for request in pending:
             if request is not None:
                 revive(self._bus, request)
 
-    def _claim(self) -> bool:
-        """By setting, and where power allows, asks for a run of each mailbox with something new; whether it asked."""
-        if not self._settings.auto_retrain or self._waits_for_power():
-            return False
-        claimed = False
-        with self._held.writing(announce=False) as store:
-            for mailbox in _mailboxes(store):
-                if undecided(store, mailbox) is not None:
-                    continue
-                try:
-                    request = claim(store, self._home, self._settings, mailbox, ALL_WAITING, utc_now())
-                except NothingToDo:
-                    continue
-                log.info("run %s of %s on windows %s", request.run_id, mailbox, ", ".join(map(str, request.new_windows)))
-                claimed = True
-        return claimed
-
-    def _waits_for_power(self) -> bool:
-        why = why_wait(self._settings.daemon, this_machine())
-        if why:
-            self._board.training_is(TrainingState("waiting", text=why))
-        elif self._board.state.training.doing == "waiting":
-            self._board.training_is(TrainingState())
-        return bool(why)
-
     def _step(self, step: Step) -> None:
         self._board.training_is(TrainingState("training", step.run_id, step.stage, step.done, step.total, step.text))
-
-
-def _mailboxes(store: Store) -> list[str]:
-    return sorted(row.mailbox for row in store.fetch(MailboxRow))

@@ -38,8 +38,9 @@ def make_home(root: Path, settings: dict[str, Any]) -> Home:
 
 @contextmanager
 def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`mailtide run`, which answers; what it says is in ``daemon.log`` beside the home. Killed when it is not gone at the
-    end."""
+    """`mailtide run`, answering when it holds the store; what it says is in ``daemon.log`` beside the home. Killed when it is
+    not gone at the end."""
+    holds = "--role" not in arguments or "assign" in arguments
     log = home.root.with_name("daemon.log")
     with log.open("a") as out:
         process = subprocess.Popen(
@@ -51,8 +52,8 @@ def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             start_new_session=True,
         )
     try:
-        until(lambda: home.owner_socket.exists() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+        until(lambda: not holds or home.owner_socket.exists() or process.poll() is not None)
+        assert process.poll() is None, log.read_text(encoding="utf-8")
         yield process
     finally:
         if process.poll() is None:

@@ -1,0 +1,58 @@
+"""Asks for a run of whatever waits, by setting, and only while power and load allow."""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline.errors import NothingToDo
+from pipeline.home import Home
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import MailboxRow
+from streams.claims import ALL_WAITING, claim, undecided
+from streams.daemon.board import Board, TrainingState
+from streams.daemon.power import this_machine, why_wait
+from streams.held import HeldStore
+from streams.times import utc_now
+
+log = logging.getLogger(__name__)
+
+
+class Claiming:
+    """The daemon's side of ``auto_retrain``."""
+
+    def __init__(self, home: Home, settings: Settings, held: HeldStore, board: Board) -> None:
+        self._home = home
+        self._settings = settings
+        self._held = held
+        self._board = board
+
+    def claim(self) -> bool:
+        """Asks for one run of each mailbox with something new and no run under way; whether it asked for any."""
+        if not self._settings.auto_retrain or self._waits_for_power():
+            return False
+        claimed = False
+        with self._held.writing(announce=False) as store:
+            for mailbox in mailboxes(store):
+                if undecided(store, mailbox) is not None:
+                    continue
+                try:
+                    request = claim(store, self._home, self._settings, mailbox, ALL_WAITING, utc_now())
+                except NothingToDo:
+                    continue
+                log.info("run %s of %s on windows %s", request.run_id, mailbox, ", ".join(map(str, request.new_windows)))
+                claimed = True
+        return claimed
+
+    def _waits_for_power(self) -> bool:
+        why = why_wait(self._settings.daemon, this_machine())
+        if why:
+            self._board.training_is(TrainingState("waiting", text=why))
+        elif self._board.state.training.doing == "waiting":
+            self._board.training_is(TrainingState())
+        return bool(why)
+
+
+def mailboxes(store: Store) -> list[str]:
+    """The mailboxes of a store, by name."""
+    return sorted(row.mailbox for row in store.fetch(MailboxRow))

@@ -1,0 +1,51 @@
+"""The daemon without a broker: feeds, owner and training of one home, all in this process."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+
+from pipeline.errors import RunError
+from pipeline.home import Home
+from pipeline.settings import Settings
+from streams.daemon.board import Board
+from streams.daemon.following import Following
+from streams.daemon.holding import hold
+from streams.daemon.parts import Part
+from streams.daemon.training import Training
+from streams.feeds.opening import live_feeds
+from streams.lease import training_lease
+from streams.parsing import ParserPool
+
+
+def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Board, stop: threading.Event) -> list[Part]:
+    """Opens what they need, to be closed with ``stack``, and gives the parts."""
+    held, intake, clockwork = hold(stack, home, settings, board)
+    if not stack.enter_context(training_lease(home)):
+        raise RunError("another process trains in this home", hint="wait for it, or stop it")
+    pool = stack.enter_context(ParserPool(settings.parse))
+    followings: list[Following] = []
+    for name, mailbox in settings.mailboxes.items():
+        feeds = live_feeds(home, name, mailbox)
+        if feeds:
+            intake.register(name, feeds)
+            intake.close_due(name, pending=True)
+            clockwork.add(name, intake)
+        followings += [
+            Following(name, feed, intake, lambda batch: list(pool.answers(batch)), board, stop) for feed in feeds
+        ]
+    training = Training(home, settings, held, board, stop)
+    stack.enter_context(clockwork)
+    return [
+        Part(
+            "training",
+            training.run,
+            training.stop,
+            idle=lambda: training.idle and not held.changed.is_set(),
+            trouble=lambda: training.fault,
+        ),
+        *(
+            Part(one.feed.name, one.run, idle=lambda one=one: one.idle, trouble=lambda one=one: one.away)  # type: ignore[misc]
+            for one in followings
+        ),
+    ]

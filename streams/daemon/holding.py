@@ -1,0 +1,24 @@
+"""What goes with holding a store: taking mail into it, closing its windows by time, and lending it to commands."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from pipeline.home import Home
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.versions import VERSIONS
+from streams.daemon.board import Board
+from streams.daemon.clockwork import Clockwork
+from streams.daemon.intake import Intake
+from streams.held import HeldStore
+from streams.owner_socket import OwnerSocket
+
+
+def hold(stack: ExitStack, home: Home, settings: Settings, board: Board) -> tuple[HeldStore, Intake, Clockwork]:
+    """Opens the store and answers at its socket until ``stack`` is closed. The clockwork is not started yet."""
+    held = HeldStore(Store.open(home, settings, VERSIONS))
+    stack.callback(held.close)
+    door = OwnerSocket(home, held, lambda: board.state)
+    stack.callback(door.close)
+    return held, Intake(held, home, settings), Clockwork(board)

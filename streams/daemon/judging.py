@@ -1,0 +1,67 @@
+"""The owner's part in retraining when others train: asks for runs by setting, and decides on those that finished."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+
+from pipeline.home import Home
+from pipeline.settings import Settings
+from streams.bus.contract import Bus
+from streams.claims import undecided
+from streams.daemon.board import Board
+from streams.daemon.claiming import Claiming, mailboxes
+from streams.daemon.delivering import LOOK_SECONDS, Delivering, patient
+from streams.held import HeldStore
+from streams.retraining import Judge, subscribe_judgement
+
+log = logging.getLogger(__name__)
+
+
+class Judging:
+    """One thread of the process that holds the store."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        held: HeldStore,
+        bus: Bus,
+        claiming: Claiming,
+        board: Board,
+        stop: threading.Event,
+    ) -> None:
+        self._held = held
+        self._claiming = claiming
+        self._board = board
+        self._stop = stop
+        self._judge = Judge(home, settings, partial(held.writing, announce=False))
+        subscribe_judgement(bus, patient(self._judge.decide, board, stop))
+        self._delivering = Delivering("the registry", bus, stop)
+        self._idle = threading.Event()
+
+    def is_idle(self) -> bool:
+        """Whether there is nothing to ask for and nothing undecided."""
+        return self._idle.is_set() and not self._held.changed.is_set()
+
+    def run(self) -> None:
+        """Until the stop is set."""
+        while not self._stop.is_set():
+            self._held.changed.clear()
+            claimed = self._claiming.claim()
+            known = set(self._judge.decisions)
+            handed = self._delivering.once()
+            for run_id in self._judge.decisions.keys() - known:
+                decision = self._judge.decisions[run_id]
+                log.info("run %s %s: %s", run_id, decision.status, "; ".join(decision.reasons))
+                self._board.decided()
+            if not claimed and not handed:
+                if not self._undecided():
+                    self._idle.set()
+                self._stop.wait(LOOK_SECONDS)
+                self._idle.clear()
+
+    def _undecided(self) -> bool:
+        with self._held.reading() as store:
+            return any(undecided(store, mailbox) is not None for mailbox in mailboxes(store))

@@ -1,0 +1,138 @@
+"""The daemon's roles with a broker: each may be a process, or a machine, of its own; all of them together may be one."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from functools import partial
+
+from pipeline.errors import RunError
+from pipeline.home import Home
+from pipeline.settings import Settings
+from streams.batch import Taken
+from streams.bus.kafka import KafkaBus
+from streams.daemon.board import Board, FeedState, TrainingState
+from streams.daemon.claiming import Claiming
+from streams.daemon.delivering import Delivering, patient
+from streams.daemon.holding import hold
+from streams.daemon.judging import Judging
+from streams.daemon.parts import Part
+from streams.feeds.opening import live_feeds
+from streams.lease import training_lease
+from streams.mailpath import assigning, feeding, parsing, relaying
+from streams.retraining import Trainer, subscribe_deployment, subscribe_training
+from streams.runner import Runner, Step
+from streams.times import utc_now
+
+
+class KafkaRoles:
+    """Makes the parts of each role. What they need is opened then, and closed with ``stack``."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        home: Home,
+        settings: Settings,
+        board: Board,
+        stop: threading.Event,
+        finishing: threading.Event,
+    ) -> None:
+        self._stack = stack
+        self._home = home
+        self._settings = settings
+        self._board = board
+        self._stop = stop
+        self._finishing = finishing
+
+    def parts(self, roles: tuple[str, ...]) -> list[Part]:
+        """The parts of all these roles."""
+        makers = {
+            "feed": self.feed,
+            "parse": self.parse,
+            "assign": self.assign,
+            "train": self.train,
+            "deploy": self.deploy,
+        }
+        return [part for role in roles for part in makers[role]()]
+
+    def feed(self) -> list[Part]:
+        """Feeds to the topic of raw mail."""
+        feeds = {name: live_feeds(self._home, name, mailbox) for name, mailbox in self._settings.mailboxes.items()}
+        for mailbox, several in feeds.items():
+            for feed in several:
+                self._board.add_feed(FeedState(mailbox, feed.name, feed.source))
+        ended = threading.Event()
+
+        def run() -> None:
+            once = self._finishing.is_set()
+            feeding.run(self._home, self._settings.bus, feeds, self._stop, once=once, on_state=self._board.feed_is)
+            ended.set()
+
+        def idle() -> bool:
+            own = [feed for feed in self._board.state.feeds if feed.doing != "taking"]
+            return ended.is_set() or all(feed.doing == "waiting" for feed in own)
+
+        return [Part("feed", run, idle=idle)]
+
+    def parse(self) -> list[Part]:
+        """Raw mail to parsed mail."""
+        return [Part("parse", partial(parsing.run, self._home, self._settings.bus, self._settings.parse, self._stop))]
+
+    def assign(self) -> list[Part]:
+        """Parsed mail to rows; closings and requests to the broker; verdicts."""
+        held, intake, clockwork = hold(self._stack, self._home, self._settings, self._board)
+        for mailbox in self._settings.mailboxes:
+            intake.close_due(mailbox, pending=True)
+            clockwork.add(mailbox, intake)
+        self._stack.enter_context(clockwork)
+        bus = self._stack.enter_context(KafkaBus(self._settings.bus))
+        open_store = partial(held.writing, announce=False)
+        claiming = Claiming(self._home, self._settings, held, self._board)
+        judging = Judging(self._home, self._settings, held, bus, claiming, self._board, self._stop)
+        relayed = threading.Event()
+
+        def wait(seconds: float) -> None:
+            relayed.set()
+            self._stop.wait(seconds)
+            relayed.clear()
+
+        return [
+            Part(
+                "assign",
+                partial(assigning.run, self._home, self._settings, intake.opened, self._stop, on_taken=self._taken),
+            ),
+            Part("relay", partial(relaying.run, open_store, bus, self._stop, wait=wait), idle=relayed.is_set),
+            Part("owner", judging.run, bus.stop, idle=judging.is_idle),
+        ]
+
+    def train(self) -> list[Part]:
+        """Requests to runs, on this machine."""
+        if not self._stack.enter_context(training_lease(self._home)):
+            raise RunError("another process trains in this home", hint="wait for it, or stop it")
+        bus = self._stack.enter_context(KafkaBus(self._settings.bus))
+        runner = self._stack.enter_context(Runner(self._home))
+        trainer = Trainer(self._home, runner, bus, self._step)
+        subscribe_training(bus, patient(trainer.train, self._board, self._stop))
+        delivering = Delivering("training", bus, self._stop)
+
+        def stop() -> None:
+            bus.stop()
+            runner.stop()
+
+        return [Part("train", delivering.run, stop, idle=delivering.is_idle)]
+
+    def deploy(self) -> list[Part]:
+        """Promotions to what the settings name."""
+        bus = self._stack.enter_context(KafkaBus(self._settings.bus))
+        subscribe_deployment(bus, self._home, self._settings)
+        delivering = Delivering("deployment", bus, self._stop)
+        return [Part("deploy", delivering.run, bus.stop, idle=delivering.is_idle)]
+
+    def _taken(self, mailbox: str, taken: Taken) -> None:
+        name = f"{mailbox}@broker"
+        if name not in {feed.feed for feed in self._board.state.feeds}:
+            self._board.add_feed(FeedState(mailbox, name, "through the broker", "taking"))
+        self._board.taken(name, taken, utc_now())
+
+    def _step(self, step: Step) -> None:
+        self._board.training_is(TrainingState("training", step.run_id, step.stage, step.done, step.total, step.text))
