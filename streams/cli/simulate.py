@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +15,104 @@ if TYPE_CHECKING:
     from streams.whatif.comparison import Comparison, Outcome
 
 
-@click.command("simulate", short_help="Replay stored mail under other windows and rehearsal, without training.")
+@click.command("simulate", short_help="Replay an archive as if live, or policies over stored mail.")
+@click.argument("archive", required=False, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0.0),
+    default=0.0,
+    show_default=True,
+    help="How many times as fast as the archive's Date headers; 0: as fast as it goes.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("simulation-home"),
+    show_default=True,
+    help="Where the simulation's home is made; it must not be there yet.",
+)
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings of the simulation (YAML).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the simulation.")
 @click.option(
     "--what-if",
     "written",
     multiple=True,
-    required=True,
     metavar="POLICY",
-    help='KEY=VALUE words that make one policy, e.g. "window.count=200 replay.ratio=1:8"; give it once per policy.',
+    help='Instead: KEY=VALUE words that make one policy, e.g. "window.count=200 replay.ratio=1:8"; once per policy.',
 )
-@click.option("--mailbox", help="Whose mail to replay.  [default: the only one]")
+@click.option("--mailbox", help="With --what-if: whose mail to replay.  [default: the only one]")
 @click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the policies (png, svg or pdf)."
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --what-if: draw the policies (png, svg or pdf).",
 )
 @json_option
 @click.pass_obj
-def simulate_command(home: Home, written: tuple[str, ...], mailbox: str | None, plot: Path | None, as_json: bool) -> None:
-    """Replay the stored mail under other policies of windows and rehearsal: how many windows and steps, how much is
-    rehearsed, how long it takes. Nothing is trained and nothing is changed. The first row is the settings as they are.
+def simulate_command(
+    home: Home,
+    archive: Path | None,
+    speed: float,
+    keep: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    written: tuple[str, ...],
+    mailbox: str | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay ARCHIVE as if live by its Date headers, through a daemon of its own, retrains included, and tell what became
+    of each window.
+
+    With --what-if, replay the stored mail under other policies of windows and rehearsal instead: how many windows and
+    steps, how much is rehearsed, how long it takes. Nothing is trained and nothing is changed then; the first row is the
+    settings as they are.
     """
+    from pipeline.errors import UsageError
+
+    if (archive is None) == (not written):
+        raise UsageError("name either an ARCHIVE or a --what-if", hint="see `mailtide simulate --help`")
+    if archive is not None:
+        _replay_archive(archive, speed, keep.absolute(), config, overrides, as_json)
+    else:
+        _compare(home, written, mailbox, plot, as_json)
+
+
+def _replay_archive(
+    archive: Path, speed: float, keep: Path, config: Path | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    from pipeline.configuration import load
+    from pipeline.home import Home
+    from pipeline.people import PeopleKey
+    from streams.daemon.wording import training_line
+    from streams.homes import make_home
+    from streams.runner import require_training
+    from streams.simulation import Progress, require_new, simulate, simulated
+
+    home = Home(keep)
+    require_training()
+    require_new(home)
+    settings = simulated(load(config, environment=os.environ, overrides=overrides), home)
+    make_home(home, settings, PeopleKey.draw())
+    with progress("simulate", quiet=as_json) as bar:
+
+        def on_progress(now: Progress) -> None:
+            at = f"{now.at:%Y-%m-%d}, " if now.at else ""
+            bar.update(now.share, 1, f"{at}{now.delivered:,} mails; {training_line(now.state)}")
+
+        windows = simulate(home, settings, archive, speed, on_progress)
+    if as_json:
+        print_json({"home": home.root, "windows": windows})
+        return
+    columns = ("window", "opened", "closed", "by", "mails", "chunks", "run", "verdict")
+    rows = [
+        (w.window_idx, w.opened_at, w.closed_at, w.reason, w.n_messages, w.n_chunks, w.run_id, w.status) for w in windows
+    ]
+    print_table(columns, rows)
+    click.echo(f"Look around: mailtide --home {home.root} registry list")
+
+
+def _compare(home: Home, written: tuple[str, ...], mailbox: str | None, plot: Path | None, as_json: bool) -> None:
     from streams.cli.opening import opened, settings_of, the_mailbox
     from streams.whatif.comparison import compare
     from streams.whatif.policies import read_policies

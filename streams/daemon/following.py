@@ -24,7 +24,7 @@ WAIT_SECONDS = 300.0
 """How long a feed is waited for at once; then it is read again, whatever it says."""
 
 MENDING_SECONDS = 60.0
-"""The least that is waited when a person must mend something: asking with a wrong password again and again locks accounts."""
+"""The least that is waited when a person must mend something: a wrong password, tried again and again, locks accounts."""
 
 Parse = Callable[[list[Handed]], list[Item]]
 """What parsers make of a batch, in its order."""

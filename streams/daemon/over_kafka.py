@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import threading
 from contextlib import ExitStack
 from functools import partial
@@ -10,6 +12,7 @@ from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.settings import Settings
 from streams.batch import Taken
+from streams.bus.intake import Membership
 from streams.bus.kafka import KafkaBus
 from streams.daemon.board import Board, FeedState, TrainingState
 from streams.daemon.claiming import Claiming
@@ -85,7 +88,7 @@ class KafkaRoles:
             intake.close_due(mailbox, pending=True)
             clockwork.add(mailbox, intake)
         self._stack.enter_context(clockwork)
-        bus = self._stack.enter_context(KafkaBus(self._settings.bus))
+        bus = self._stack.enter_context(KafkaBus(self._settings.bus, self._member("owner")))
         open_store = partial(held.writing, announce=False)
         claiming = Claiming(self._home, self._settings, held, self._board)
         judging = Judging(self._home, self._settings, held, bus, claiming, self._board, self._stop)
@@ -109,7 +112,7 @@ class KafkaRoles:
         """Requests to runs, on this machine."""
         if not self._stack.enter_context(training_lease(self._home)):
             raise RunError("another process trains in this home", hint="wait for it, or stop it")
-        bus = self._stack.enter_context(KafkaBus(self._settings.bus))
+        bus = self._stack.enter_context(KafkaBus(self._settings.bus, self._member("trainer")))
         runner = self._stack.enter_context(Runner(self._home))
         trainer = Trainer(self._home, runner, bus, self._step)
         subscribe_training(bus, patient(trainer.train, self._board, self._stop))
@@ -127,6 +130,11 @@ class KafkaRoles:
         subscribe_deployment(bus, self._home, self._settings)
         delivering = Delivering("deployment", bus, self._stop)
         return [Part("deploy", delivering.run, bus.stop, idle=delivering.is_idle)]
+
+    def _member(self, role: str) -> Membership:
+        """A name that outlives the process: who holds a lock of the home is the only one of it, and goes on at once."""
+        home = hashlib.sha256(f"{socket.gethostname()}:{self._home.root}".encode()).hexdigest()[:12]
+        return Membership(instance=f"{role}-{home}")
 
     def _taken(self, mailbox: str, taken: Taken) -> None:
         name = f"{mailbox}@broker"

@@ -38,8 +38,8 @@ def make_home(root: Path, settings: dict[str, Any]) -> Home:
 
 @contextmanager
 def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`mailtide run`, answering when it holds the store; what it says is in ``daemon.log`` beside the home. Killed when it is
-    not gone at the end."""
+    """`mailtide run`, answering when it holds the store; what it says is in ``daemon.log`` beside the home. Killed when it
+    is not gone at the end."""
     holds = "--role" not in arguments or "assign" in arguments
     log = home.root.with_name("daemon.log")
     with log.open("a") as out:
