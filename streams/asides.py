@@ -17,7 +17,7 @@ from streams.bus.embedded import EmbeddedBus
 from streams.feeds.replay import EMPTY, ReplayFeed, feed_of, noted, raw_of
 from streams.ingest import close_if_due
 from streams.owner import Owner
-from streams.parsing import ParserPool
+from streams.parsers.pool import ParserPool
 from streams.times import utc_now
 
 BATCH = 100

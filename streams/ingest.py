@@ -19,9 +19,9 @@ from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
 from streams.feeds.opening import ArchiveFeed, archive_feed
-from streams.identified import Identify
 from streams.owner import Owner
-from streams.parsing import ParserPool
+from streams.parsers.identified import Identify
+from streams.parsers.pool import ParserPool
 from streams.times import utc_now
 
 AnyItem = TypeVar("AnyItem", bound=Handed | Item)

@@ -19,7 +19,7 @@ from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
 from pipeline.windows import OpenWindow
 from streams.batch import Batch, Position, Taken
-from streams.identified import Identify
+from streams.parsers.identified import Identify
 from streams.sealing import seal, unsealed
 
 

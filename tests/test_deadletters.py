@@ -25,7 +25,7 @@ from streams.feeds.maildir import MaildirFeed
 from streams.feeds.mbox import MboxFeed
 from streams.feeds.replay import ReplayFeed
 from streams.owner import Owner
-from streams.parsing import parsed
+from streams.parsers.pool import parsed
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail, mboxrd
 from tests.support.maildirs import Maildir

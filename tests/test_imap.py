@@ -27,7 +27,7 @@ from streams.feeds.contract import Handed
 from streams.feeds.imap import ImapFeed, imap_feeds
 from streams.homes import make_home
 from streams.owner import Owner
-from streams.parsing import parsed
+from streams.parsers.pool import parsed
 from streams.stores import opener
 from streams.times import utc_now
 from tests.conftest import REPOSITORY

@@ -35,7 +35,7 @@ from streams.mailpath.outlet import partition_of
 from streams.mailpath.ownership import CLAIM, START, Claim, Standing, alone, store_name
 from streams.mailpath.records import Kind
 from streams.mailpath.sorting import Sorting
-from streams.parsing import ParserPool
+from streams.parsers.pool import ParserPool
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678900)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

@@ -24,7 +24,7 @@ from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from streams.homes import make_home
 from streams.owner import Owner
-from streams.parsing import parsed
+from streams.parsers.pool import parsed
 from streams.stores import opener
 from tests.support.dump import rows_of, shards_of
 

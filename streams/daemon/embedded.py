@@ -15,7 +15,7 @@ from streams.daemon.parts import Part
 from streams.daemon.training import Training
 from streams.feeds.opening import live_feeds
 from streams.lease import training_lease
-from streams.parsing import ParserPool
+from streams.parsers.pool import ParserPool
 
 
 def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Board, stop: threading.Event) -> list[Part]:

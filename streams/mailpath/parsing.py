@@ -27,7 +27,7 @@ from streams.bus.topics import check_topics, dead_letter_name, message_bytes, to
 from streams.mailpath.answers import Answering
 from streams.mailpath.claim_checks import ClaimChecks
 from streams.mailpath.outlet import Outlet, partition_of
-from streams.parsing import ParserPool
+from streams.parsers.pool import ParserPool
 
 if TYPE_CHECKING:
     import faust

@@ -28,7 +28,7 @@ from streams.feeds.imap import imap_feeds
 from streams.homes import make_home
 from streams.ingest import batches
 from streams.owner import Owner
-from streams.parsing import parsed
+from streams.parsers.pool import parsed
 from streams.stores import opener
 from streams.times import utc_now
 from tests.bench.corpora import archive

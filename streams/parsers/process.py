@@ -1,5 +1,5 @@
-"""A parser process, ``python -m streams.parser_process``: mails come in on standard input, what they become goes out on
-standard output (:mod:`streams.parser_frames`).
+"""A parser process, ``python -m streams.parsers.process``: mails come in on standard input, what they become goes out on
+standard output (:mod:`streams.parsers.frames`).
 
 It holds nothing that is worth keeping, so that it may be killed at any moment: a mail that breaks a parser costs a process,
 not the import. It has a limit on its memory, leaves signals to its parent, and ends with its input or with its parent.
@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from pipeline.lifeline import die_with_parent
-from streams.parser_frames import LENGTH, OUT_OF_MEMORY, Orders, Refused, frame
+from streams.parsers.frames import LENGTH, OUT_OF_MEMORY, Orders, Refused, frame
 
 WARM_UP = b"Subject: =?utf-8?q?warm-up?=\nDate: Fri, 22 May 2015 13:38:22 +0000\n\nText.\n"
 LEAST_ROOM = 16 << 20

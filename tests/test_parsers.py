@@ -26,10 +26,10 @@ from pipeline.people import PeopleKey
 from pipeline.settings import MailboxSettings
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.contract import Handed
-from streams.identified import Identified, Identify
-from streams.parser_frames import Orders, Refused
-from streams.parser_link import ParserGone, ParserLink
-from streams.parsing import AHEAD_BYTES, AHEAD_MAILS, ParserPool, parsed
+from streams.parsers.frames import Orders, Refused
+from streams.parsers.identified import Identified, Identify
+from streams.parsers.link import ParserGone, ParserLink
+from streams.parsers.pool import AHEAD_BYTES, AHEAD_MAILS, ParserPool, parsed
 from tests.bench.corpora import everything
 from tests.bench.parsing import mutate
 from tests.conftest import REPOSITORY
@@ -246,8 +246,8 @@ def test_an_exception_is_an_answer_that_names_its_kind_alone() -> None:
 PARENT = """
 import sys
 from pipeline.bus_settings import ParseSettings
-from streams.parsing import ParserPool
-from tests.test_parsing import arrival
+from streams.parsers.pool import ParserPool
+from tests.test_parsers import arrival
 pool = ParserPool(ParseSettings(processes=2))
 for _ in pool.answers(arrival(n, b"Subject: x") for n in range(1, 500)):
     pass

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from streams.parser_frames import LENGTH, OUT_OF_MEMORY, Orders, frame
+from streams.parsers.frames import LENGTH, OUT_OF_MEMORY, Orders, frame
 
 PIPE_BYTES = 1 << 20
 """What a pipe holds, where the system lets us: this process may be busy for long while a parser reads and answers."""
@@ -35,7 +35,7 @@ class ParserLink:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._process = subprocess.Popen(
             # Modules come from where this process has them, never from the folder that it happens to be in.
-            [sys.executable, "-P", "-m", "streams.parser_process"],
+            [sys.executable, "-P", "-m", "streams.parsers.process"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pipeline.domain import ParsedMail
 from pipeline.errors import MailtideError
 from pipeline.threads import Incoming
-from streams.identified import answer
-from streams.parser_frames import Orders, Refused
-from streams.parser_jobs import BATCH_MAILS, Job, JobQueue, QueueClosed, set_aside
-from streams.parser_link import ParserGone, ParserLink
+from streams.parsers.frames import Orders, Refused
+from streams.parsers.identified import answer
+from streams.parsers.jobs import BATCH_MAILS, Job, JobQueue, QueueClosed, set_aside
+from streams.parsers.link import ParserGone, ParserLink
 
 ATTEMPTS = 3
 """How many processes may end with a mail before it is set aside: one in company, where another mail may be the cause, and

@@ -16,10 +16,10 @@ from pipeline.domain import Arrival, DeadLetter, Item, Parsed, ParsedMail, Tick
 from pipeline.mail import parse_mail
 from pipeline.threads import Incoming
 from streams.feeds.contract import Handed
-from streams.identified import answer
-from streams.parser_frames import Orders
-from streams.parser_jobs import Job, JobQueue
-from streams.parser_keeper import Keeper
+from streams.parsers.frames import Orders
+from streams.parsers.identified import answer
+from streams.parsers.jobs import Job, JobQueue
+from streams.parsers.keeper import Keeper
 
 AHEAD_MAILS = 4_000
 AHEAD_BYTES = 32 << 20
@@ -40,7 +40,7 @@ class ParserPool:
     """
 
     def __init__(self, settings: ParseSettings, read: Read = parse_mail) -> None:
-        """``read`` is what the processes do with a mail; see :class:`streams.identified.Identify` for more than parsing.
+        """``read`` is what the processes do with a mail: parsing, or more (:class:`streams.parsers.identified.Identify`).
 
         Without processes mail is parsed and no more, as nothing would be gained.
         """
