@@ -18,6 +18,9 @@ from streams.times import utc_now
 WORKER_LIVES = 3
 """How often a run is continued after its training process vanished, before it is decided failed."""
 
+TRAINER = "trainer"
+"""The consumer of requests."""
+
 
 class Trainer:
     """Trains on a request and tells that it finished, or why it failed for good. Needs no store."""
@@ -114,7 +117,7 @@ class Retraining:
 
 def subscribe_training(bus: Bus, handler: Handler) -> None:
     """Subscribes a trainer to requests. What it refuses is for a person to mend, not to be tried again at once."""
-    bus.subscribe(Subscription("trainer", Topic.RUN_REQUESTED, handler, max_attempts=1))
+    bus.subscribe(Subscription(TRAINER, Topic.RUN_REQUESTED, handler, max_attempts=1))
 
 
 def subscribe_judgement(bus: Bus, handler: Handler) -> None:
