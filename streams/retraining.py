@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipeline.errors import MailtideError, RunError
-from pipeline.events import Event, RunFinished, RunRequested, Topic
+from pipeline.events import AdapterPromoted, Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
@@ -14,6 +16,8 @@ from streams.faults import require_inputs, tells_of_full_disk
 from streams.runner import OnStep, Runner, WorkerDied
 from streams.stores import OpenStore
 from streams.times import utc_now
+
+log = logging.getLogger(__name__)
 
 WORKER_LIVES = 3
 """How often a run is continued after its training process vanished, before it is decided failed."""
@@ -36,11 +40,13 @@ class Trainer:
         payload = event.payload()
         assert isinstance(payload, RunRequested)
         finished = RunFinished(mailbox=payload.mailbox, run_id=payload.run_id, ok=True)
+        log.info("run %s of %s begins", payload.run_id, payload.mailbox)
         try:
             self._carry_out(payload.run_id)
         except RunError as error:
             self._refuse_faults(payload.run_id, error)
             finished = finished.model_copy(update={"ok": False, "detail": str(error)})
+        log.info("run %s has %s", payload.run_id, "trained" if finished.ok else "failed")
         self._bus.publish([Event.of(finished, at=utc_now())])
 
     def _refuse_faults(self, run_id: str, error: RunError) -> None:
@@ -129,7 +135,10 @@ def subscribe_deployment(bus: Bus, home: Home, settings: Settings) -> None:
     """Subscribes the deploy targets that the settings name to promotions."""
 
     def point(event: Event) -> None:
-        on_promoted(home, event)
+        if on_promoted(home, event):
+            payload = event.payload()
+            assert isinstance(payload, AdapterPromoted)
+            log.info("champions/%s points at %s", payload.mailbox, payload.adapter_id)
 
     if settings.deploy.symlink:
         bus.subscribe(Subscription("deploy.symlink", Topic.ADAPTER_PROMOTED, point))

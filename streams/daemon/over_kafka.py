@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 import threading
 from contextlib import ExitStack
@@ -20,12 +21,15 @@ from streams.daemon.delivering import Delivering, patient
 from streams.daemon.holding import hold
 from streams.daemon.judging import Judging
 from streams.daemon.parts import Part
+from streams.daemon.wording import closed_line
 from streams.feeds.opening import live_feeds
 from streams.lease import training_lease
 from streams.mailpath import assigning, feeding, parsing, relaying
 from streams.retraining import Trainer, subscribe_deployment, subscribe_training
 from streams.runner import Runner, Step
 from streams.times import utc_now
+
+log = logging.getLogger(__name__)
 
 
 class KafkaRoles:
@@ -141,6 +145,10 @@ class KafkaRoles:
         if name not in {feed.feed for feed in self._board.state.feeds}:
             self._board.add_feed(FeedState(mailbox, name, "through the broker", "taking"))
         self._board.taken(name, taken, utc_now())
+        if taken.read:
+            log.info("%s: %d mails, %d new", mailbox, taken.read, taken.new)
+        if taken.closed:
+            log.info("%s", closed_line(mailbox, taken.closed))
 
     def _step(self, step: Step) -> None:
         self._board.training_is(TrainingState("training", step.run_id, step.stage, step.done, step.total, step.text))

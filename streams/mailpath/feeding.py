@@ -208,7 +208,10 @@ class _Feeding:
                 way.again, way.after = False, way.numbers.taken
             self._on_state(way.feed.name, "reading", "")
             try:
+                before = way.after
                 await self._read(way)
+                if way.after > before:
+                    log.info("%s: handed on up to number %d", way.feed.source, way.after)
                 if trouble:
                     log.info("%s answers again", way.feed.source)
                 waits, trouble = delays(Random()), ""

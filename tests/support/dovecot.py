@@ -133,7 +133,7 @@ class Dovecot:
         (root / "keys/default/HS256/default").write_bytes(base64.b64encode(TOKEN_KEY))
         (root / "users").write_text("".join(f"{user}:{{PLAIN}}{word}\n" for user, word in passwords.items()))
         (root / "tokens.conf").write_text(TOKENS.format(root=root))
-        (root / "dovecot.conf").write_text(
+        self.configuration.write_text(
             CONFIGURATION.format(
                 root=root,
                 host=HOST,
@@ -158,7 +158,8 @@ class Dovecot:
         assert PROGRAM is not None and self._process is None
         with (self._root / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                [PROGRAM, "-F", "-c", str(self._root / "dovecot.conf")],
+                # No server outlives the tests, also when these are killed.
+                ["setpriv", "--pdeathsig", "KILL", PROGRAM, "-F", "-c", str(self.configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -183,6 +184,14 @@ class Dovecot:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def kill(self) -> None:
+        """Ends it as a power cut would, with every process that serves a client; ``start`` brings it back."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
     def cut(self, user: str) -> int:
         """Kills the processes that serve a user, as a crash would; returns how many there were."""
         assert self._process is not None
@@ -201,9 +210,14 @@ class Dovecot:
         self._admin("mailbox", "update", "-u", user, "--uid-validity", str(uidvalidity), folder)
 
     def _admin(self, *words: str) -> None:
-        command = [str(DOVEADM), "-c", str(self._root / "dovecot.conf"), *words]
+        command = [str(DOVEADM), "-c", str(self.configuration), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
         assert done.returncode == 0, done.stderr
+
+    @property
+    def configuration(self) -> Path:
+        """Its configuration file, for programs of its own package."""
+        return self._root / "dovecot.conf"
 
     @property
     def log(self) -> str:
