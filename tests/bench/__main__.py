@@ -1,5 +1,7 @@
 """Runs the benchmarks and prints one table: ``python -m tests.bench [--only NAME ...] [--quick] [--write FILE]``.
 
+``--idle-minutes 60 --only idle`` watches an idle daemon for an hour instead of a minute.
+
 Every function named ``bench_...`` in the modules below is a benchmark. It returns rows, each with its reference measured in
 the same run; one that fails is a row too.
 """
@@ -25,7 +27,7 @@ from tests.bench.report import markdown, print_table
 from tests.bench.rows import BenchRow
 from tests.conftest import data_folder
 
-MODULES = ("ingest", "imap", "commands", "parsing", "parallel", "kafka", "training")
+MODULES = ("ingest", "imap", "live", "idle", "commands", "parsing", "parallel", "kafka", "training")
 PREFIX = "bench_"
 
 
@@ -36,12 +38,13 @@ class Benchmark:
     name: str
     measure: Callable[..., list[BenchRow]]
 
-    def rows(self, data: Path | None, quick: bool) -> list[BenchRow]:
-        """What it measures; a failure is a row that says so, and a missing folder of mail one that says that."""
+    def rows(self, data: Path | None, quick: bool, **options: object) -> list[BenchRow]:
+        """What it measures, with those of the options that it knows; a failure is a row that says so, and a missing folder
+        of mail one that says that."""
         wanted = inspect.signature(self.measure).parameters
         if "data" in wanted and data is None:
             return [_empty(self.name, None, "needs the folder of real mail: set MAILTIDE_DATA to one")]
-        given = {name: value for name, value in {"data": data, "quick": quick}.items() if name in wanted}
+        given = {name: value for name, value in {"data": data, "quick": quick, **options}.items() if name in wanted}
         try:
             return self.measure(**given)
         except Exception as error:
@@ -74,6 +77,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Runs the benchmarks and prints one table.")
     parser.add_argument("--only", action="append", choices=sorted(known), help="this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: to see that they run, not to quote")
+    parser.add_argument("--idle-minutes", type=float, default=1.0, metavar="N", help="how long an idle daemon is watched")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the table of a whole run as a Markdown page")
     options = parser.parse_args(arguments)
     if options.write and (options.only or options.quick):
@@ -82,7 +86,7 @@ def main(arguments: list[str]) -> int:
     rows: list[BenchRow] = []
     for name in options.only or known:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += known[name].rows(data, options.quick)
+        rows += known[name].rows(data, options.quick, idle_minutes=options.idle_minutes)
     print_table(rows)
     if options.write:
         command = shlex.join(["python", "-m", "tests.bench", *arguments])

@@ -94,16 +94,13 @@ class Live:
         return "".join(f"{name}:\n{log_file(self.home, name).read_text(errors='replace')}" for name in self.processes)
 
 
-def live_settings(server: Dovecot, broker: Broker, mailbox: DemoMailbox, **others: Any) -> dict[str, Any]:
-    """What the topology needs, and ``others``."""
+def live_settings(server: Dovecot, mailbox: DemoMailbox | None = None, **others: Any) -> dict[str, Any]:
+    """A daemon that follows the mail server and says what it does as JSON; ``mailbox`` says whose mail it is."""
     feed = server.settings(USER).model_dump(mode="json", exclude_defaults=True)
+    people = {"owner": list(mailbox.owner), "lists": list(mailbox.lists)} if mailbox is not None else {}
     return {
-        "mailboxes": {
-            MAILBOX: {"owner": list(mailbox.owner), "lists": list(mailbox.lists), "feeds": [{**feed, "kind": "imap"}]}
-        },
-        "bus": {"kind": "kafka", "brokers": broker.address, "prefix": "live.", "partitions": 2},
+        "mailboxes": {MAILBOX: {"feeds": [{**feed, "kind": "imap"}], **people}},
         "daemon": {"log": "json"},
-        "auto_retrain": True,
         **others,
     }
 
@@ -127,7 +124,8 @@ def live(
         server = stack.enter_context(dovecot({USER: "secret"}))
         server.maildir(USER)
         office = stack.enter_context(postoffice(server))
-        home = make_home(folder / "home", live_settings(server, broker, mailbox, **others))
+        bus = {"kind": "kafka", "brokers": broker.address, "prefix": "live.", "partitions": 2}
+        home = make_home(folder / "home", live_settings(server, mailbox, bus=bus, auto_retrain=True, **others))
         made = run(home.root, "topics", "create")
         assert made.returncode == 0, made.stderr
         processes: dict[str, subprocess.Popen[bytes]] = {}
