@@ -54,7 +54,7 @@ def decide_run(
     _check_result(home, request, result)
     state = journal(store)
     evidence = gather(
-        home, request, result, _reigning(store, state, request), objections=_tainted_lineage(store, state, request)
+        home, request, result, reigning(store, state, request), objections=_tainted_lineage(store, state, request)
     )
     verdict = decide(evidence, settings.gate)
     above = recorded_receipt(store, request.parent.run_id) if request.parent else None
@@ -166,7 +166,7 @@ def _check_result(home: Home, request: RunRequest, result: RunResult) -> None:
         )
 
 
-def _reigning(store: Store, state: RegistryState, request: RunRequest) -> str | None:
+def reigning(store: Store, state: RegistryState, request: RunRequest) -> str | None:
     """The champion that the gate has to compare with: one that stands on another base cannot be, as no loss is common,
     so choosing a base in the settings is choosing to start over from it."""
     champion = state.champion(request.mailbox)

@@ -39,11 +39,7 @@ def gather(
     left no loss of its own adapter where there are val chunks to have one of.
     """
     folder = home.run(request.run_id)
-    exclusions = read_exclusions(folder / "exclusions.parquet", request.exclusions_sha256)
-    val = val_chunks(home, request, exclusions)
-    judging = gating_threads((chunk.thread_id for chunk in val.values()), request.settings.min_threads)
-    val = {id_: chunk for id_, chunk in val.items() if judging is None or chunk.thread_id in judging}
-
+    val = judging_chunks(home, request)
     losses = [*read_losses(folder / "known_losses.parquet"), *read_losses(folder / "losses.parquet")]
     challenger = _by_chunk(
         losses, lambda loss: (loss.adapter_id, loss.checkpoint) == (result.adapter_id, result.checkpoint)
@@ -70,6 +66,17 @@ def gather(
         drift=drift,
         objections=tuple(objections),
     )
+
+
+def judging_chunks(home: Home, request: RunRequest) -> dict[str, ValChunk]:
+    """The val chunks that may judge the run, measured or not, by chunk id.
+
+    Raises ``RunError`` or ``ShardError`` when a file is missing or not the one recorded.
+    """
+    exclusions = read_exclusions(home.run(request.run_id) / "exclusions.parquet", request.exclusions_sha256)
+    val = val_chunks(home, request, exclusions)
+    judging = gating_threads((chunk.thread_id for chunk in val.values()), request.settings.min_threads)
+    return {id_: chunk for id_, chunk in val.items() if judging is None or chunk.thread_id in judging}
 
 
 def val_chunks(home: Home, request: RunRequest, exclusions: Exclusions) -> dict[str, ValChunk]:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from pipeline.intervals import Interval, detectable, ratio_interval
 from pipeline.settings import GateSettings
+from registry.power import threads_for
 
 
 class Outcome(StrEnum):
@@ -112,13 +113,15 @@ class Verdict:
     """The outcome, every rule that was asked, the reasons that decided, and what was within reach of the evidence.
 
     ``detectable`` is the smallest true difference on the new windows that this evidence would show in four of five
-    repetitions, in nats per token (None: any difference could hide).
+    repetitions, in nats per token (None: any difference could hide). ``policy`` is what it was decided under (None in
+    verdicts of versions that did not keep it).
     """
 
     outcome: Outcome
     rules: tuple[RuleOutcome, ...]
     reasons: tuple[str, ...]
     detectable: float | None
+    policy: GateSettings | None = None
 
     def to_json(self) -> str:
         return _VERDICT.dump_json(self).decode()
@@ -137,7 +140,7 @@ def decide(evidence: Evidence, policy: GateSettings) -> Verdict:
 
     Too few new threads, or another champion than the one challenged, leave nothing to decide on, whatever the figures.
     """
-    new = _interval(evidence.new, policy)
+    new = paired_interval(evidence.new, policy)
     preconditions = [_same_champion(evidence), _enough_threads(evidence.new, policy)]
     rules = [_better_on_new(evidence.new, new, policy)]
     if evidence.old is not None:
@@ -162,11 +165,13 @@ def decide(evidence: Evidence, policy: GateSettings) -> Verdict:
         # That the question could be asked at all is no reason to promote.
         reasons=tuple(rule.sentence for rule in (rules if deciding is Ruling.PASS else asked) if rule.ruling is deciding),
         detectable=within_reach if math.isfinite(within_reach) else None,
+        policy=policy,
     )
 
 
-def _interval(pairs: Comparison, policy: GateSettings) -> Interval | None:
-    """Difference in nats per token with a lower and an upper bound, each one-sided at the policy's confidence."""
+def paired_interval(pairs: Comparison, policy: GateSettings) -> Interval | None:
+    """Difference in nats per token with a lower and an upper bound, each one-sided at the policy's confidence; None
+    without a chunk."""
     return ratio_interval(
         pairs.differences,
         pairs.tokens,
@@ -208,7 +213,7 @@ def _better_on_new(pairs: Comparison, found: Interval | None, policy: GateSettin
 
 def _not_worse(name: str, where: str, pairs: Comparison, margin: float, policy: GateSettings) -> RuleOutcome:
     """Non-inferiority: the upper bound must not pass the margin; a lower bound above it shows the opposite."""
-    found = _interval(pairs, policy)
+    found = paired_interval(pairs, policy)
     if found is None or (pairs.unpaired and name == "old"):
         return _unmeasured(name, where, pairs, margin)
     figures = _figures(found, pairs.reference, policy)
@@ -217,16 +222,17 @@ def _not_worse(name: str, where: str, pairs: Comparison, margin: float, policy: 
     elif found.low > margin:
         ruling, says = Ruling.FAIL, f"shown to be worse than the margin of {margin:g} allows"
     else:
-        ruling, says = Ruling.OPEN, f"its upper bound is above the margin of {margin:g}{_would_settle(found, margin)}"
+        ruling, says = (
+            Ruling.OPEN,
+            f"its upper bound is above the margin of {margin:g}{_would_settle(found, margin, policy)}",
+        )
     return _measured(name, found, margin, ruling, f"{where}: {figures}: {says}")
 
 
-def _would_settle(found: Interval, margin: float) -> str:
-    """How many threads would bring the upper bound to the margin if the mean held: the error falls with their root."""
-    if found.value >= margin or not math.isfinite(found.high):
-        return ""
-    threads = math.ceil(found.n_clusters * ((found.high - found.value) / (margin - found.value)) ** 2)
-    return f"; about {threads} threads would settle it if the mean holds" if threads < 10_000 else ""
+def _would_settle(found: Interval, margin: float, policy: GateSettings) -> str:
+    """How many threads would bring the upper bound to the margin if the mean held."""
+    threads = threads_for(found, margin - found.value, confidence=policy.confidence)
+    return f"; about {threads} threads would settle it if the mean holds" if threads is not None else ""
 
 
 def _measured(name: str, found: Interval, threshold: float, ruling: Ruling, sentence: str) -> RuleOutcome:

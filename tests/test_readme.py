@@ -162,7 +162,7 @@ def test_every_command_and_option_is_listed() -> None:
         for name, command in commands()
     }
     listed = {
-        " ".join(re.findall(r"\b[a-z]+\b", quoted(name)[0])): {
+        " ".join(re.findall(r"\b[a-z]+(?:-[a-z]+)*\b", quoted(name)[0])): {
             option.split()[0] for option in quoted(given) if option.startswith("-")
         }
         for name, _, given in table(README, "commands")

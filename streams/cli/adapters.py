@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.output import json_option, print_json, print_table
+from streams.cli.verdicts import explain_command, what_if_command
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -38,6 +39,10 @@ class Moment(click.ParamType):
 @click.group("registry")
 def registry_command() -> None:
     """The adapters and their journal."""
+
+
+registry_command.add_command(explain_command)
+registry_command.add_command(what_if_command)
 
 
 @registry_command.command("list")

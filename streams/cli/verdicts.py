@@ -1,0 +1,207 @@
+"""Commands that say why: a verdict explained rule by rule, and the history under another policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.cli.output import json_option, plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from registry.explain import Explained, Explanation
+    from registry.hindsight import Entry, Hindsight
+
+
+@click.command("explain", short_help="Say why an adapter was promoted, rejected or abstained on.")
+@click.argument("adapter_or_run", metavar="ADAPTER_ID")
+@json_option
+@click.pass_obj
+def explain_command(home: Home, adapter_or_run: str, as_json: bool) -> None:
+    """Say why ADAPTER_ID (or a run's id) was promoted, rejected or abstained on: every rule with its figure, bounds,
+    threshold and the margin left; what the evidence could have shown; and what an abstention still needs. From what is
+    stored: nothing is trained or measured again.
+    """
+    from registry.decided import decided, request_of
+    from registry.explain import explain
+    from streams.cli.opening import opened, settings_of
+
+    settings = settings_of(home)
+    with opened(home) as store:
+        told = explain(store, home, decided(store, home, request_of(store, adapter_or_run)), settings.gate)
+    if as_json:
+        document = plain(told)
+        document["policy"] = told.policy.model_dump()
+        print_json(document)
+    else:
+        _tell(told)
+
+
+@click.command("what-if", short_help="Replay another policy over the decisions so far.")
+@click.argument("policy", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--mailbox", help="Whose history.  [default: the only one]")
+@json_option
+@click.pass_obj
+def what_if_command(home: Home, policy: Path, mailbox: str | None, as_json: bool) -> None:
+    """Replay POLICY (a YAML file, such as those in configs/policies/) over every decision so far: the verdict then and
+    under it, and which adapter would have served. Nothing is changed.
+    """
+    from registry.hindsight import hindsight, tally
+    from registry.policies import read_policy
+    from streams.cli.opening import opened, the_mailbox
+
+    read = read_policy(policy)
+    with opened(home) as store:
+        found = hindsight(store, home, the_mailbox(store, mailbox), read.name, read.gate)
+    if as_json:
+        document = plain(found)
+        document |= {"gate": read.gate.model_dump(), "tally": tally(found.verdicts)}
+        print_json(document)
+    else:
+        _tell_history(found)
+
+
+def _tell(told: Explanation) -> None:
+    click.echo(
+        f"{told.status.upper()} {told.adapter_id}, run {told.run_id} of {told.mailbox}, {told.at:%Y-%m-%d %H:%M} UTC"
+    )
+    click.echo(
+        f"Challenged {told.reference}; new: {_windows(told.new_windows)}; "
+        f"learned by the champion before: {_windows(told.old_windows)}."
+    )
+    policy = ", ".join(f"{name} {value:g}" for name, value in told.policy.model_dump().items())
+    kept = "" if told.policy_kept else " (that of the settings now: the verdict did not keep its own)"
+    click.echo(f"Policy: {policy}{kept}.")
+    for reason in told.reasons:
+        click.echo(f"- {reason}")
+    for row in told.by_hand:
+        click.echo(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
+    click.echo()
+    if told.rules:
+        columns = ("rule", "figure", "lower", "upper", "threshold", "margin left", "chunks", "threads", "ruling")
+        print_table(columns, [_rule(one) for one in told.rules])
+        for one in told.rules:
+            click.echo(f"  {one.rule.name}: {one.asks}")
+        confidence = f"{100 * told.policy.confidence:g} %"
+        click.echo(
+            f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {confidence} each."
+        )
+    _tell_power(told)
+    if told.needs:
+        click.echo("\nWhat it still needs (val threads that may judge):")
+        for need in told.needs:
+            click.echo(f"  {need.rule}: {need.sentence}")
+    if told.missing:
+        click.echo(f"\nOnly the verdict is left to tell of: {told.missing}.")
+    elif told.differences:
+        click.echo(
+            f"\nAsked again on the stored evidence, the gate rules otherwise on {', '.join(told.differences)}: "
+            f"see `mailtide registry verify {told.run_id}`."
+        )
+    elif told.rules and told.policy_kept:
+        click.echo("\nAsked again on the stored evidence, the gate rules the same.")
+
+
+def _rule(one: Explained) -> tuple[str, ...]:
+    rule = one.rule
+    count = rule.name == "new_threads"
+    signs = {"champion": "", "new_threads": ">= ", "new": "< ", "old": "<= ", "drift": "<= "}
+    threshold = "" if rule.threshold is None else f"{signs.get(rule.name, '')}{rule.threshold:g}"
+    return (
+        rule.name,
+        _signed(rule.figure, count),
+        _signed(rule.low, count),
+        _signed(rule.high, count),
+        threshold,
+        _signed(one.margin_left, count),
+        f"{rule.n_chunks}" if rule.n_chunks else "",
+        f"{rule.n_threads}" if rule.n_threads else "",
+        rule.ruling.value,
+    )
+
+
+def _tell_power(told: Explanation) -> None:
+    seen = [one for one in told.rules if one.power is not None]
+    if not seen:
+        return
+    click.echo("\nWhat this evidence could have shown:")
+    for one in seen:
+        power = one.power
+        assert power is not None
+        if power.error is None or power.effective_threads is None:
+            click.echo(f"  {one.rule.name}: nothing, as there is no second thread to tell an error from")
+            continue
+        line = (
+            f"  {one.rule.name}: standard error {power.error:.4f}, as from {power.effective_threads:.1f} threads of one "
+            f"length; smallest true difference seen in four of five repetitions {power.smallest_seen:.4f}"
+        )
+        if power.chance_if_equal is not None:
+            line += f"; a challenger no better and no worse passes in {_share(power.chance_if_equal)} of repetitions"
+        click.echo(line)
+    click.echo(
+        "  Smallest difference = (t(confidence) + t(0.8)) x standard error, jackknife over threads (Miller 2411.00640)."
+    )
+
+
+def _tell_history(found: Hindsight) -> None:
+    from registry.hindsight import tally
+
+    columns = ("decided", "adapter", "then", f"under {found.policy}", "rules", "served then", "would have served")
+    print_table(columns, [_entry(entry) for entry in found.entries], title=f"{found.mailbox}: policy {found.policy}")
+    for entry in found.entries:
+        if entry.note:
+            click.echo(f"  {entry.adapter_id}: {entry.note}")
+    counts = tally(found.verdicts)
+    click.echo(
+        f"{counts['verdicts']} verdicts: {counts['same']} the same, {counts['changed']} changed, "
+        f"{counts['unreadable']} whose evidence cannot be read, {counts['diverged']} of runs that would not have been as "
+        "they were."
+    )
+    apart = found.diverges_at
+    if apart is not None:
+        click.echo(
+            f"From run {apart.run_id} on (marked ?) history would have been another: such a run is judged on what it left, "
+            "but the policy would have had another adapter to continue and to challenge, and so another run. What would "
+            "have served is the last that is certain."
+        )
+
+
+def _entry(entry: Entry) -> tuple[str, ...]:
+    mark = " ?" if entry.diverged else ""
+    return (
+        f"{entry.at:%Y-%m-%d %H:%M}",
+        entry.adapter_id,
+        entry.then,
+        (entry.under or "cannot be told") + mark,
+        " ".join(entry.changed_by),
+        entry.served_then or "bare base",
+        (entry.served or "bare base") + mark,
+    )
+
+
+def _signed(value: float | None, count: bool) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if count else f"{value:+.4f}"
+
+
+def _share(chance: float) -> str:
+    """Rounded, but never to all or nothing: there is always a chance."""
+    if chance > 0.99:
+        return "over 99 %"
+    return "under 1 %" if chance < 0.01 else f"{100 * chance:.0f} %"
+
+
+def _windows(windows: tuple[int, ...]) -> str:
+    if not windows:
+        return "no window"
+    runs: list[list[int]] = []
+    for window in sorted(windows):
+        if runs and window == runs[-1][1] + 1:
+            runs[-1][1] = window
+        else:
+            runs.append([window, window])
+    named = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"window{'s' if len(windows) > 1 else ''} {named}"
