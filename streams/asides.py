@@ -84,8 +84,14 @@ def show(store: Store, home: Home, letter_id: str) -> Shown:
         source=feeds[0].source if feeds else "",
         sha256=row.raw_sha,
         size=len(raw),
-        beginning=_beginning(raw),
+        beginning=beginning(raw),
     )
+
+
+def known(store: Store, ids: Sequence[str]) -> frozenset[str]:
+    """Those of the ids that are dead letters of the store."""
+    marks = ", ".join("?" for _ in ids)
+    return frozenset(row.id for row in store.fetch(DeadLetterRow, f"id IN ({marks})", list(ids))) if ids else frozenset()
 
 
 def raw(store: Store, letter_id: str) -> bytes:
@@ -228,7 +234,7 @@ def _event_fates(store: Store, rows: Iterable[DeadLetterRow]) -> Iterator[tuple[
             yield (row.mailbox, row.id), fate
 
 
-def _beginning(kept: bytes) -> tuple[str, ...]:
+def beginning(kept: bytes) -> tuple[str, ...]:
     """The first lines, with whatever could command a terminal or hide text written out."""
     text = kept[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
     lines = text.replace("\r\n", "\n").split("\n")[:SHOWN_LINES]

@@ -42,7 +42,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter that was not replayed: what the contract tells of it, the record itself, and where that stood."""
+    """What the contract tells of a dead letter, the record itself, and where that stood."""
 
     dead: Dead
     topic: Topic
@@ -50,6 +50,8 @@ class DeadLetter:
     origin: Origin
     partition: int
     """Of the topic of dead letters."""
+    replayed: bool = False
+    """Whether somebody asked for it again; what came of that is not on the topic."""
 
 
 def dead_record(record: Record, consumer: str, attempts: int, reason: str, origin: Origin) -> Record:
@@ -81,7 +83,8 @@ def replayed_to(record: Record, consumer: str) -> bool:
 
 
 async def dead_letters(settings: BusSettings, topics: Iterable[Topic] = tuple(Topic)) -> list[DeadLetter]:
-    """What consumers set aside of these topics and nobody replayed since, in the order of publication.
+    """What consumers set aside of these topics, in the order of publication; of an event that a consumer refused again
+    after a replay, the last dead letter.
 
     Raises ``BusError`` when the broker cannot be read.
     """
@@ -123,7 +126,8 @@ def _fold(letters: dict[tuple[Topic, str, str], DeadLetter], record: Record, top
     origin = origin_of(record)
     event = _event(record, topic, origin)
     if (settled := record.header(REPLAY)) is not None:
-        letters.pop((topic, event.id, settled), None)
+        if (letter := letters.get((topic, event.id, settled))) is not None:
+            letters[(topic, event.id, settled)] = replace(letter, replayed=True)
     elif (consumer := record.header(CONSUMER)) is not None:
         dead = Dead(
             event=event,
@@ -136,13 +140,16 @@ def _fold(letters: dict[tuple[Topic, str, str], DeadLetter], record: Record, top
 
 
 def _event(record: Record, topic: Topic, origin: Origin) -> Event:
-    """The event of a dead letter. Mail, and what could not be read, is put as one, named after its place at worst."""
+    """The event of a dead letter. Mail, and what could not be read, is put as one, named after its place where it is not
+    ours: others number theirs as they like."""
     if topic in PAYLOADS:
         with suppress(RecordRefused):
             return event_of(record, topic)
+    source = record.header("ce_source") or "unknown"
+    ours = source.split("/")[0] == "mailtide"
     return Event(
-        id=record.header("ce_id") or str(origin),
-        source=record.header("ce_source") or "unknown",
+        id=(record.header("ce_id") if ours else None) or str(origin),
+        source=source,
         type=topic,
         time=_moment(origin.published),
         key=record.key.decode(errors="replace"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.bus_settings import BusSettings
 from pipeline.errors import BusError
-from pipeline.events import Event
+from pipeline.events import Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, started
 from streams.bus.contract import Subscription
 from streams.bus.deadletters import Origin, origin_of, replayed_to
@@ -90,6 +90,11 @@ class _Partition:
         return False
 
 
+def group_name(settings: BusSettings, consumer: str, topic: Topic) -> str:
+    """The consumer group of a subscription."""
+    return f"{settings.prefix}{consumer}.{topic}"
+
+
 class Intake:
     """Reads a topic, and the replays among its dead letters, for one consumer."""
 
@@ -101,7 +106,7 @@ class Intake:
         self._offsets = offsets
         self._topic = topic_name(settings, subscription.topic)
         self._replays = dead_letter_name(settings, subscription.topic)
-        self._group = f"{settings.prefix}{subscription.consumer}.{subscription.topic}"
+        self._group = group_name(settings, subscription.consumer, subscription.topic)
         self._consumer: Any = None
         self._pump: asyncio.Task[None] | None = None
         self._partitions: dict[TopicPartition, _Partition] = {}

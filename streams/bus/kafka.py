@@ -21,7 +21,7 @@ from streams.bus.connection import REQUEST_SECONDS, client_options, ended, fault
 from streams.bus.contract import Dead, Interrupted, Subscription
 from streams.bus.deadletters import DeadLetter, dead_letters, dead_record, original_record, replay_record
 from streams.bus.envelope import Record, record_of
-from streams.bus.intake import Intake, Membership, Pending
+from streams.bus.intake import Intake, Membership, Pending, group_name
 from streams.bus.loop_thread import LoopThread
 from streams.bus.offsets import Offsets
 from streams.bus.topics import check_topics, dead_letter_name, message_bytes, topic_name
@@ -92,21 +92,33 @@ class KafkaBus:
             self._delivering.release()
 
     def dead(self) -> list[Dead]:
-        return [letter.dead for letter in self._letters()]
+        return [letter.dead for letter in self.letters() if not letter.replayed]
+
+    def letters(self) -> list[DeadLetter]:
+        """All dead letters of the broker's topics, mail's and replayed ones too, in the order of publication."""
+        return self._loop.run(self._read_letters()) or []
 
     def replay(self, event_id: str, consumer: str) -> None:
-        for letter in self._letters():
-            if (letter.dead.event.id, letter.dead.consumer) == (event_id, consumer):
-                if letter.topic not in PAYLOADS:
-                    source = topic_name(self._settings, letter.topic)
-                    self._loop.run(self._send([(source, original_record(letter), letter.origin.partition)]))
-                aside = dead_letter_name(self._settings, letter.topic)
-                self._loop.run(self._send([(aside, replay_record(letter), letter.partition)]))
+        for letter in self.letters():
+            if not letter.replayed and (letter.dead.event.id, letter.dead.consumer) == (event_id, consumer):
+                self.replay_letter(letter)
                 return
         raise UsageError(
             f"{consumer} has set aside no event {event_id}",
             hint="`mailtide deadletters list` shows what was set aside",
         )
+
+    def replay_letter(self, letter: DeadLetter) -> None:
+        """As ``replay``, for one that was read already; mail goes back to the topic that it came from."""
+        if letter.topic not in PAYLOADS:
+            source = topic_name(self._settings, letter.topic)
+            self._loop.run(self._send([(source, original_record(letter), letter.origin.partition)]))
+        aside = dead_letter_name(self._settings, letter.topic)
+        self._loop.run(self._send([(aside, replay_record(letter), letter.partition)]))
+
+    def attended(self, consumer: str, topic: Topic) -> bool:
+        """Whether any process, on whatever machine, is subscribed as that consumer now. Raises ``BusError``."""
+        return bool(self._loop.run(self._attended(group_name(self._settings, consumer, topic))))
 
     def stop(self) -> None:
         self._stopped.set()
@@ -116,9 +128,6 @@ class KafkaBus:
         self._stopped.set()
         self._loop.run(self._disconnect())
         self._loop.end()
-
-    def _letters(self) -> list[DeadLetter]:
-        return self._loop.run(self._read_letters()) or []
 
     def _hand_over(self, intake: Intake, pending: Pending, event: Event) -> None:
         subscription = intake.subscription
@@ -166,6 +175,10 @@ class KafkaBus:
             await self._check()
         return await dead_letters(self._settings)
 
+    async def _attended(self, group: str) -> bool:
+        async with self._answering():
+            return await (await self._opened_offsets()).members(group) > 0
+
     async def _finish(self, intake: Intake, pending: Pending) -> bool:
         async with self._answering():
             intake.finished(pending)
@@ -191,16 +204,21 @@ class KafkaBus:
 
     async def _joined(self) -> list[Intake]:
         """The intakes of all subscriptions, started where they were not yet."""
+        offsets = await self._opened_offsets()
         async with self._connecting:
-            await self._check()
-            if self._offsets is None:
-                self._offsets = await Offsets.opened(self._settings)
             missing = [name for name in self._subscriptions if name not in self._intakes]
-            joined = await asyncio.gather(*(self._join(name, self._offsets) for name in missing), return_exceptions=True)
+            joined = await asyncio.gather(*(self._join(name, offsets) for name in missing), return_exceptions=True)
             for error in joined:
                 if error is not None:
                     raise error
             return list(self._intakes.values())
+
+    async def _opened_offsets(self) -> Offsets:
+        async with self._connecting:
+            await self._check()
+            if self._offsets is None:
+                self._offsets = await Offsets.opened(self._settings)
+            return self._offsets
 
     async def _join(self, name: tuple[str, Topic], offsets: Offsets) -> None:
         intake = Intake(self._subscriptions[name], self._settings, self._membership, offsets)
