@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,20 +16,16 @@ from pipeline.store.rows import ClosingRow, RequestRow
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
-from streams.bus.contract import Bus, Dead
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim
 from streams.lease import training_lease
 from streams.remote_store import RemoteStore
+from streams.requesting import LOOK_SECONDS, OnProgress, Requesting
 from streams.retraining import Retraining, subscribe_deployment
+from streams.reviving import revive, set_aside
 from streams.runner import Runner, Step, require_training
 from streams.stores import OpenStore, opener
 from streams.times import utc_now
-
-OnProgress = Callable[[float, float, str], None]
-
-LOOK_SECONDS = 0.5
-"""How often a daemon that trains is asked how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +60,12 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
 
     Where a daemon trains in this home, or there is a broker, others are asked to, and waited for. The store is open only
     between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError``
-    when a run cannot go on.
+    when a run cannot go on, ``BusError`` when it is to go over a broker that cannot be used.
     """
-    require_training()
     open_store = opener(home, settings)
     done = 0
-    with _Trainer(home, settings, open_store, on_progress) as trainer:
+    with _carrier(home, settings, open_store, on_progress) as carrier:
+        carrier.require()
         while True:
             try:
                 with open_store() as store:
@@ -79,12 +75,18 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
                 if not done:
                     raise
                 return
-            trainer.carry_out(request)
+            carrier.carry_out(request)
             with open_store() as store:
                 yield report_of(store, home, request.run_id)
             done += 1
             if not windows.each:
                 return
+
+
+def _carrier(home: Home, settings: Settings, open_store: OpenStore, on_progress: OnProgress) -> Requesting | _Trainer:
+    if settings.bus.kind == "kafka":
+        return Requesting(settings, open_store, on_progress)
+    return _Trainer(home, settings, open_store, on_progress)
 
 
 class _Trainer:
@@ -94,7 +96,6 @@ class _Trainer:
         self._home = home
         self._open_store = open_store
         self._on_progress = on_progress
-        self._others_train = settings.bus.kind == "kafka"
         self._runner = Runner(home)
         self._bus = EmbeddedBus(open_store)
         self._retraining = Retraining(home, settings, open_store, self._runner, self._bus, self._on_step)
@@ -105,6 +106,10 @@ class _Trainer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._runner.close()
 
+    def require(self) -> None:
+        """Raises ``RunError`` when nothing is installed here to train with."""
+        require_training()
+
     def carry_out(self, request: RunRequest) -> None:
         """Until there is a verdict; raises what keeps the run from going on."""
         revive(self._bus, request)
@@ -112,9 +117,7 @@ class _Trainer:
             time.sleep(LOOK_SECONDS)
 
     def _train_here(self) -> bool:
-        """Trains whatever is requested, unless that is for another process to do."""
-        if self._others_train:
-            return False
+        """Trains whatever is requested, unless another process has the right to."""
         with training_lease(self._home) as mine:
             if mine:
                 while self._bus.deliver():
@@ -134,17 +137,6 @@ class _Trainer:
 
     def _on_step(self, step: Step) -> None:
         self._on_progress(step.done, step.total, f"{step.stage} {step.text}".strip())
-
-
-def set_aside(bus: Bus, request: RunRequest) -> list[Dead]:
-    """The events of a run that wait because something stood in its way."""
-    return [dead for dead in bus.dead() if dead.event.id.endswith(f"/{request.run_id}")]
-
-
-def revive(bus: Bus, request: RunRequest) -> None:
-    """Makes events of a run pending again that were set aside because something stood in its way."""
-    for dead in set_aside(bus, request):
-        bus.replay(dead.event.id, dead.consumer)
 
 
 def report_of(store: Store, home: Home, run_id: str) -> RunReport:

@@ -16,8 +16,8 @@ from streams.daemon.board import Board, TrainingState
 from streams.daemon.claiming import Claiming, mailboxes
 from streams.held import HeldStore
 from streams.retraining import Retraining
+from streams.reviving import revive
 from streams.runner import Runner, Step
-from streams.sessions import revive
 
 log = logging.getLogger(__name__)
 
