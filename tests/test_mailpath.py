@@ -24,6 +24,7 @@ from streams.mailpath.notices import progress_of
 from tests.support.dump import rows_of, shards_of
 from tests.support.kafka import Broker
 from tests.support.program import make, run
+from tests.support.relay import relay
 from tests.support.roles import role, settings_of
 
 MAILS = 600
@@ -186,3 +187,24 @@ def test_a_second_home_is_refused_the_partitions_of_the_first(roles: Roles, arch
     said = (other.parent / "assign.log").read_text().splitlines()[-1]
     assert f"is assigned by the home {roles.home.root} on " in said
     assert "give this home other partitions in bus.assign" in said
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3])
+def test_a_parser_whose_broker_goes_while_it_starts_says_so(
+    roles: Roles, broker: Broker, tmp_path: Path, connections: int
+) -> None:
+    settings = settings_of(roles.home).bus
+    with relay(int(broker.address.rpartition(":")[2]), connections) as wire:
+        address = f"127.0.0.1:{wire.port}"
+        home = make(
+            tmp_path / "late",
+            "bus.kind=kafka",
+            f"bus.brokers={address}",
+            f"bus.prefix={settings.prefix}",
+            "bus.partitions=3",
+        )
+        log = tmp_path / "late.log"
+        late = role("parse", home, log=log)
+        roles.running.append(late)
+        assert late.wait(LONG) == 1
+    assert log.read_text().splitlines()[-1].startswith(f"pipeline.errors.BusError: no broker answers at {address}")

@@ -20,7 +20,7 @@ from pipeline.bus_settings import BusSettings, ParseSettings
 from pipeline.errors import BusError, MailtideError
 from pipeline.events import Topic
 from pipeline.home import Home
-from streams.bus.connection import faust_options
+from streams.bus.connection import fault, faust_options
 from streams.bus.deadletters import Origin, dead_record
 from streams.bus.envelope import Record, RecordRefused
 from streams.bus.topics import check_topics, dead_letter_name, message_bytes, topic_name
@@ -90,9 +90,14 @@ class _Parsing:
 
     @asynccontextmanager
     async def _working(self, scratch: str) -> AsyncIterator[faust.App]:
+        from aiokafka.errors import KafkaError
+
         app = self._app(scratch)
         try:
-            await app.start()
+            try:
+                await app.start()
+            except (KafkaError, OSError) as error:
+                raise await fault(self._settings, error) from error
             yield app
         finally:
             try:

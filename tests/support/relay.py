@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,15 +16,17 @@ class Relay:
     """Passes on what comes to ``port`` to a server on loopback, and its answers back.
 
     After ``limit`` bytes of answers a connection is cut, or, if ``hold`` is set, kept open without a further byte. Both
-    may be changed between connections; ``passed`` counts the answers' bytes since the last change of ``limit``.
+    may be changed between connections; ``passed`` counts the answers' bytes since the last change of ``limit``. With
+    ``most`` it takes so many connections in all, and is not there for more.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, most: int | None = None) -> None:
         self._target = target
         self._listener = socket.create_server((HOST, 0))
         self.port = int(self._listener.getsockname()[1])
         self.hold = False
         self.passed = 0
+        self._most = most
         self._limit: int | None = None
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -43,12 +46,13 @@ class Relay:
 
     def _accept(self) -> None:
         with suppress(OSError):
-            while True:
+            for _ in itertools.count() if self._most is None else range(self._most):
                 client, _ = self._listener.accept()
                 server = socket.create_connection((HOST, self._target))
                 self._open += [client, server]
                 threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
                 threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+        self._listener.close()
 
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -78,9 +82,9 @@ def _cut(connection: socket.socket) -> None:
 
 
 @contextmanager
-def relay(target: int) -> Iterator[Relay]:
+def relay(target: int, most: int | None = None) -> Iterator[Relay]:
     """A relay to the server on port ``target``, cut at the end."""
-    running = Relay(target)
+    running = Relay(target, most)
     try:
         yield running
     finally:
