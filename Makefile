@@ -3,7 +3,11 @@ VENV := .venv
 PYTHON ?= python3.11
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench clean
+KILLS ?= 200
+SEED ?= 1
+BUS ?= both
+
+.PHONY: setup demo test lint bench chaos clean
 
 setup: $(STAMP)
 
@@ -28,6 +32,10 @@ test: setup
 
 bench: setup
 	$(VENV)/bin/python -m tests.bench --write docs/benchmarks.md
+
+# Kills parts of the whole while mail flows, for an hour or more: docs/chaos.md.
+chaos: setup
+	$(VENV)/bin/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --bus $(BUS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

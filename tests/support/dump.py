@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pipeline.home import Home, sha256_file
@@ -22,8 +23,8 @@ PROCESSING = {
 TIMES = {"at", "created_at", "registered_at", "started_at", "finished_at", "cost"}
 
 
-def rows_of(home: Home) -> dict[str, list[tuple[Any, ...]]]:
-    """Every table of both files: its rows in order, without the columns that hold times of processing."""
+def rows_of(home: Home, *, without: Collection[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
+    """Every table of both files: its rows in order, without the columns that hold times of processing or are named."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     with Store.open(home, None, None) as store:
         columns = store.query(
@@ -37,7 +38,7 @@ def rows_of(home: Home) -> dict[str, list[tuple[Any, ...]]]:
         )
         for catalog, table, names in columns:
             if table not in PROCESSING:
-                kept = ", ".join(f'"{name}"' for name in names if name not in TIMES)
+                kept = ", ".join(f'"{name}"' for name in names if name not in TIMES and name not in without)
                 found[f"{catalog}.{table}"] = store.query(f"SELECT {kept} FROM {catalog}.main.{table} ORDER BY ALL")
     return found
 
