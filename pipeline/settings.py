@@ -6,13 +6,14 @@ import re
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from pipeline.bus_settings import BusSettings, DaemonSettings, ParseSettings
 from pipeline.cron import next_moment
 from pipeline.domain import Clock
 from pipeline.feed_settings import FeedSettings
 from pipeline.groups import Group, Share
+from pipeline.index_settings import IndexSettings
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
@@ -124,6 +125,9 @@ class TrainSettings(Group):
 
     epochs: PositiveInt = Field(default=2, description="times every new chunk is trained")
     batch_tokens: PositiveInt = Field(default=4096, description="tokens per batch at most, by the ruler, padding included")
+    pass_tokens: PositiveInt | None = Field(
+        default=None, description="tokens of a batch in the model at once; default: all on a GPU, 512 on a CPU"
+    )
     accumulation: PositiveInt = Field(default=1, description="batches per optimizer step")
     lr: PositiveFloat = Field(default=2e-3, description="peak learning rate of the adapter, re-warmed per run")
     warmup: Share = Field(default=0.1, description="share of the steps")
@@ -132,6 +136,7 @@ class TrainSettings(Group):
     lora_r: PositiveInt = Field(default=16, description="rank")
     lora_alpha: PositiveInt = Field(default=32, description="scale, twice the rank by custom")
     lora_dropout: Share = Field(default=0.0, description="share of inputs dropped before the adapter")
+    lora: dict[str, JsonValue] = Field(default_factory=dict, description="further fields of PEFT's LoraConfig, by name")
     optimizer: str = Field(default="auto", description="auto: paged 8-bit AdamW on GPU, fused AdamW on CPU")
     checkpoint_every: PositiveInt = Field(default=50, description="optimizer steps; the end is always one")
     keep_checkpoints: PositiveInt = Field(default=5, description="newest kept on disk while a run goes on")
@@ -179,6 +184,14 @@ class CostSettings(Group):
     currency: str = Field(default="EUR", description="of the price")
 
 
+class PlanSettings(Group):
+    """What a plan is held against."""
+
+    gpu_gib: PositiveFloat | None = Field(
+        default=None, description="memory of the GPU that trains, where it is not in this machine"
+    )
+
+
 class Settings(Group):
     """All settings of a home."""
 
@@ -197,6 +210,8 @@ class Settings(Group):
     deploy: DeploySettings = DeploySettings()
     privacy: PrivacySettings = PrivacySettings()
     cost: CostSettings = CostSettings()
+    plan: PlanSettings = PlanSettings()
+    index: IndexSettings = IndexSettings()
     parse: ParseSettings = ParseSettings()
     bus: BusSettings = BusSettings()
     daemon: DaemonSettings = DaemonSettings()

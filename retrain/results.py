@@ -18,6 +18,7 @@ from pipeline.domain import Split
 from pipeline.intervals import Interval, ratio_interval
 from pipeline.runfiles import Loss
 from retrain.heldout import HeldOut
+from retrain.rankings import FIGURES
 from retrain.retrieval import Retrieval
 
 RESULTS_VERSION = 1
@@ -55,16 +56,12 @@ def entries(losses: Sequence[Loss], sample: Mapping[str, HeldOut]) -> list[Measu
 
 def retrieval_entry(retrieval: Retrieval, split: Split) -> Measured:
     """How BM25 alone finds what a reply answers; the same for every adapter."""
-    metrics = [
-        *(_metric(f"recall@{k}", interval) for k, interval in retrieval.recall.items()),
-        _metric("mrr", retrieval.mrr),
-        _metric("ndcg@10", retrieval.ndcg),
-    ]
+    metrics = [_metric(figure, retrieval.ranked.interval(figure)) for figure in FIGURES]
     return {
         "adapter_id": "bm25",
         "checkpoint": "",
         "split": split.value,
-        "n_queries": retrieval.queries,
+        "n_queries": retrieval.ranked.queries,
         "n_candidates": retrieval.candidates,
         "metrics": [metric for metric in metrics if metric is not None],
     }

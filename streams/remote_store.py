@@ -77,8 +77,8 @@ class RemoteStore(Store):
     ) -> Iterator[tuple[str, list[StoredMessage], list[StoredMessage]]]:
         return self._items("iter_threads", mailbox, window_idx, overlap)
 
-    def all_messages(self, mailbox: str) -> Iterator[StoredMessage]:
-        return self._items("all_messages", mailbox)
+    def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:
+        return self._items("all_messages", mailbox, first)
 
     def messages_by_key(self, mailbox: str, keys: Iterable[str]) -> dict[str, StoredMessage]:
         return cast("dict[str, StoredMessage]", self._ask("messages_by_key", mailbox, list(keys)))

@@ -45,13 +45,13 @@ def iter_threads(
             yield thread_id, earlier[thread_id], new[thread_id]
 
 
-def all_messages(connection: DuckDBPyConnection, mailbox: str) -> Iterator[StoredMessage]:
-    """Every message of a mailbox in the order of arrival."""
+def all_messages(connection: DuckDBPyConnection, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:
+    """Every message of a mailbox from the ordinal ``first`` on, in the order of arrival."""
     with store_errors("read messages"):
         ((last,),) = connection.execute(
             "SELECT coalesce(max(arrival_ordinal), -1) FROM message_rows WHERE mailbox = ?", [mailbox]
         ).fetchall()
-    for start in range(0, last + 1, PAGE):
+    for start in range(first, last + 1, PAGE):
         with store_errors("read messages"):
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM message_rows WHERE mailbox = ? AND arrival_ordinal BETWEEN ? AND ? "

@@ -165,9 +165,9 @@ class Store:
         """Each thread with mail in a window: id, at most ``overlap`` newest earlier messages, the window's messages."""
         return reading.iter_threads(self._connection, mailbox, window_idx, overlap)
 
-    def all_messages(self, mailbox: str) -> Iterator[StoredMessage]:
-        """Every message of a mailbox in the order of arrival, read page by page."""
-        return reading.all_messages(self._connection, mailbox)
+    def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:
+        """Every message of a mailbox from the ordinal ``first`` on, in the order of arrival, read page by page."""
+        return reading.all_messages(self._connection, mailbox, first)
 
     def messages_by_key(self, mailbox: str, keys: Iterable[str]) -> dict[str, StoredMessage]:
         """Messages by their keys; unknown keys are left out."""

@@ -14,6 +14,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.simulate": ("simulate",),
     "streams.cli.adapters": ("registry",),
     "streams.cli.asking": ("ask", "sql", "export"),
+    "streams.cli.qrels": ("qrels",),
     "streams.cli.aside": ("deadletters", "quarantine"),
     "streams.cli.topics": ("topics",),
     "streams.cli.daemon": ("run",),
