@@ -79,7 +79,7 @@ def rows(values: BaseModel | None = None, prefix: str = "") -> list[tuple[str, s
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: item.model_dump(mode="json") for name, item in value.items()}
+        return {name: item.model_dump(mode="json") if isinstance(item, BaseModel) else item for name, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 

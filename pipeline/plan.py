@@ -15,6 +15,7 @@ from pipeline.home import Home, sha256_file
 from pipeline.manifest import Manifest, build_manifest, read_manifest, write_manifest
 from pipeline.replay import Schedule, build_schedule, read_schedule, write_schedule
 from pipeline.requests import RunRequest
+from pipeline.room import Room
 from pipeline.runfiles import Exclusions, read_exclusions
 from pipeline.settings import CostSettings
 
@@ -31,7 +32,8 @@ class Plan:
     """What ``mailtide plan`` prints. Tokens are by the store's ruler.
 
     ``candidates`` are the chunks that may be rehearsed, ``rehearsal`` those that the schedule takes. ``buckets`` counts
-    scheduled chunks per length bucket and epoch 0. ``seconds`` and ``cost`` are None until a run has measured a rate.
+    scheduled chunks per length bucket and epoch 0. ``largest_batch`` is padded to its longest chunk. ``seconds`` and
+    ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated.
     """
 
     run_id: str
@@ -46,9 +48,12 @@ class Plan:
     tokens_per_epoch: tuple[int, ...]
     rehearsal_share: float
     buckets: tuple[tuple[Bucket, int], ...]
+    longest_chunk: int
+    largest_batch: int
     seconds: float | None
     cost: float | None
     currency: str
+    room: Room | None = None
 
     @property
     def tokens(self) -> int:
@@ -94,6 +99,8 @@ def plan_run(
         tokens_per_epoch=per_epoch,
         rehearsal_share=schedule.share,
         buckets=tuple((bucket, _count(first, bucket)) for bucket in Bucket),
+        longest_chunk=int(pc.max(schedule.table["n_tokens"]).as_py() or 0),
+        largest_batch=_largest_batch(schedule),
         seconds=seconds,
         cost=None if seconds is None else seconds / 3600 * prices.per_hour,
         currency=prices.currency,
@@ -151,6 +158,12 @@ def _tokens_per_epoch(schedule: Schedule, epochs: int) -> tuple[int, ...]:
     sums = schedule.table.group_by("epoch").aggregate([("n_tokens", "sum")])
     found = dict(zip(sums["epoch"].to_pylist(), sums["n_tokens_sum"].to_pylist(), strict=True))
     return tuple(int(found.get(epoch, 0)) for epoch in range(epochs))
+
+
+def _largest_batch(schedule: Schedule) -> int:
+    batches = schedule.table.group_by("batch").aggregate([("n_tokens", "max"), ("n_tokens", "count")])
+    padded = pc.multiply(batches["n_tokens_max"].cast(pa.int64()), batches["n_tokens_count"])
+    return int(pc.max(padded).as_py() or 0)
 
 
 def _count(table: pa.Table, bucket: Bucket) -> int:

@@ -16,6 +16,10 @@ from pipeline.settings import (
     TrainSettings,
 )
 
+LATER: dict[tuple[str, str], object] = {("train", "pass_tokens"): None, ("train", "lora"): {}}
+"""Settings that did not exist when the first runs were made, as (group, name), with what they did without them. At this
+value they are left out of a run's id, so that no request ever changes its name."""
+
 
 class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +93,9 @@ class RunRequest(Frozen):
         the same run, which was decided.
         """
         trained = self.model_dump(mode="json", exclude={"champion", "best", "old_windows"})
+        for (group, name), before in LATER.items():
+            if trained["settings"][group][name] == before:
+                del trained["settings"][group][name]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -1,18 +1,41 @@
-"""What the next retrain would do, without doing any of it."""
+"""What the next retrain would do, what it would take, and whether it fits, without doing any of it."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import pyarrow.compute as pc
 
+from pipeline.errors import RunError
+from pipeline.footprint import Device
 from pipeline.home import Home
 from pipeline.plan import SCHEDULE, Plan, plan_run
 from pipeline.replay import read_schedule
 from pipeline.requests import RunRequest, RunResult
+from pipeline.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.runfiles import Exclusions
 from pipeline.settings import Settings
+from pipeline.shapes import Shape, builtin_shape, shape_of
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
 from streams.claims import Windows, draft, undecided
+from streams.devices import training_device
+
+BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
+"""Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
+vocabulary reads 3 to 3.5 bytes at a time where headers, code and quotation marks are many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a finished run on the same base showed: ruler tokens per second, evaluation included and the making of the base
+    not, and tokens of the model per token of the ruler."""
+
+    tokens_per_second: float
+    model_tokens: float
 
 
 def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> Plan:
@@ -23,13 +46,67 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
         threads=frozenset(row.thread_id for row in rows if row.chunk_id is None),
         chunks=frozenset(row.chunk_id for row in rows if row.chunk_id is not None),
     )
-    rate = measured_rate(store, home, request)
-    return plan_run(home, request, exclusions, tokens_per_second=rate, cost=settings.cost)
+    earlier = measured(store, home, request)
+    rate = earlier.tokens_per_second if earlier else None
+    plan = plan_run(home, request, exclusions, tokens_per_second=rate, cost=settings.cost)
+    shape = shape_of_base(request)
+    if shape is None:
+        return plan
+    tokens = earlier.model_tokens if earlier else _guessed_tokens(request, settings)
+    return replace(plan, room=room_of(request, plan, shape, tokens, training_device(settings)))
 
 
-def measured_rate(store: Store, home: Home, request: RunRequest) -> float | None:
-    """Ruler tokens per second of the newest finished run on the same base, evaluation included and the making of the
-    base not; None before the first."""
+def require_room(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> None:
+    """Raises ``RunError`` when a claim now would ask for a run that cannot fit the device, naming what would.
+
+    A run that was claimed already is left alone: its settings are fixed. So is one whose trainer may be another machine of
+    a broker's, unless ``plan.gpu_gib`` says what that has. Raises ``NothingToDo`` where a claim would.
+    """
+    elsewhere = settings.bus.kind == "kafka" and settings.plan.gpu_gib is None
+    if elsewhere or undecided(store, mailbox) is not None:
+        return
+    room = plan_next(store, home, settings, mailbox, windows).room
+    if room is not None and room.fit is Fit.NOT:
+        gib = 1 << 30
+        cure = f"set {', '.join(room.changes)}" if room.changes else "choose a smaller model.base or another device"
+        raise RunError(
+            f"training would take about {room.needed / gib:.1f} GiB, and {room.device} has {room.memory / gib:.1f} GiB, "
+            "too little for the longest chunk alone",
+            hint=cure,
+        )
+
+
+def room_of(request: RunRequest, plan: Plan, shape: Shape, tokens: float, device: Device) -> Room:
+    """The memory of a planned run, ``tokens`` of the model making one of the ruler."""
+    asked = Asked(
+        model=request.settings.model,
+        train=request.settings.train,
+        evaluate=request.settings.eval,
+        builtin=request.base.kind == "builtin",
+        continues=request.parent is not None,
+    )
+    lengths = Lengths(batch=round(plan.largest_batch * tokens), chunk=round(plan.longest_chunk * tokens))
+    return find_room(shape, asked, lengths, device)
+
+
+def shape_of_base(request: RunRequest) -> Shape | None:
+    """The shape of the request's base, by its settings or its ``config.json``; None where that is not on this disk or is of
+    no kind that can be estimated."""
+    if request.base.kind == "builtin":
+        return builtin_shape(request.settings.model.builtin)
+    folder = Path(request.base.path).expanduser()
+    file = folder / "config.json" if folder.is_dir() else _in_the_cache(request)
+    if file is None:
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error})", hint="check model.base") from error
+    return shape_of(config)
+
+
+def measured(store: Store, home: Home, request: RunRequest) -> Measured | None:
+    """From the newest finished run of the mailbox on the same base; None before the first."""
     rows = store.fetch(
         RequestRow,
         "mailbox = ? AND run_id IN (SELECT run_id FROM run_results)",
@@ -41,7 +118,28 @@ def measured_rate(store: Store, home: Home, request: RunRequest) -> float | None
         folder = home.run(row.run_id)
         if earlier.base == request.base and (folder / "result.json").is_file():
             result = RunResult.model_validate_json((folder / "result.json").read_bytes())
-            tokens = pc.sum(read_schedule(folder / SCHEDULE).table["n_tokens"]).as_py() or 0
+            trained = read_schedule(folder / SCHEDULE).trained(result.steps, earlier.settings.train.accumulation)
+            tokens = pc.sum(trained["n_tokens"]).as_py() or 0
             seconds = sum(value for stage, value in result.seconds.items() if stage != "base")
-            return float(tokens) / seconds if tokens and seconds else None
+            return Measured(tokens / seconds, result.tokens / tokens) if tokens and seconds else None
     return None
+
+
+def _guessed_tokens(request: RunRequest, settings: Settings) -> float:
+    if settings.chunk.ruler != "bytes":
+        return 1.0
+    return BUILTIN_TOKENS if request.base.kind == "builtin" else OTHER_TOKENS
+
+
+def _in_the_cache(request: RunRequest) -> Path | None:
+    """The configuration of a Hub id in the Hub's cache on this disk."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(request.base.path, "config.json", revision=request.settings.model.revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None

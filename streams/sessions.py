@@ -19,6 +19,7 @@ from registry.gate import RuleOutcome
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim
 from streams.lease import training_lease
+from streams.planning import require_room
 from streams.remote_store import RemoteStore
 from streams.requesting import LOOK_SECONDS, OnProgress, Requesting
 from streams.retraining import Retraining, subscribe_deployment
@@ -60,7 +61,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
 
     Where a daemon trains in this home, or there is a broker, others are asked to, and waited for. The store is open only
     between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError``
-    when a run cannot go on, ``BusError`` when it is to go over a broker that cannot be used.
+    when a run cannot fit this device or cannot go on, ``BusError`` when it is to go over a broker that cannot be used.
     """
     open_store = opener(home, settings)
     done = 0
@@ -69,6 +70,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
         while True:
             try:
                 with open_store() as store:
+                    require_room(store, home, settings, mailbox, windows)
                     request = claim(store, home, settings, mailbox, windows, utc_now())
             except NothingToDo:
                 deploy_pending(home, settings)  # a promotion that a crash left undeployed

@@ -48,6 +48,7 @@ def test_a_plan_writes_nothing_and_is_what_the_run_does(tmp_path: Path) -> None:
     assert plan.rehearsal_share == pytest.approx(0.2)
     assert dict(plan.buckets) == {Bucket.SHORT: 5, Bucket.MEDIUM: 1, Bucket.LONG: 0, Bucket.VERYLONG: 0}
     assert (plan.seconds, plan.cost) == (None, None)
+    assert (plan.longest_chunk, plan.largest_batch) == (600, 600)
 
     manifest, schedule = lineage.prepare(asked)
     assert (plan.batches, plan.steps) == (schedule.n_batches, schedule.steps(2))

@@ -35,11 +35,40 @@ def tell_plan(plan: Plan, settings: Settings) -> None:
     else:
         cost = f", {plan.cost:.2f} {plan.currency}" if settings.cost.per_hour else ""
         click.echo(f"Time: about {duration(plan.seconds)}{cost}, at the rate of the last run.")
+    tell_room(plan)
     gate = settings.gate
     click.echo(
         f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "
         f"{gate.max_drift:g} against the best ever; at least {gate.min_new_threads} new val threads."
     )
+
+
+def tell_room(plan: Plan) -> None:
+    """What the run takes of the device's memory, and what to set where that is too much."""
+    room = plan.room
+    if room is None:
+        click.echo("Memory: not known, as the base is not on this disk or of a kind that can be estimated.")
+        return
+    parts = room.parts
+    held = {
+        "weights": parts.weights,
+        "adapter and optimizer": parts.adapter + parts.gradients + parts.optimizer,
+        "activations": parts.activations,
+        "logits": parts.logits,
+        "measuring": parts.evaluation,
+    }
+    told = ", ".join(f"{name} {gib(size)}" for name, size in held.items())
+    click.echo(f"Memory: about {gib(room.needed)} of {gib(room.memory)} GiB of {room.device} ({told}).")
+    change = ", ".join(room.changes)
+    if room.fit.value == "fits in smaller passes":
+        click.echo(f"  Too much at once: with {change} about {gib(room.then or 0)} GiB, and the same steps.")
+    elif room.fit.value == "cannot fit":
+        cure = f"set {change}, about {gib(room.then or 0)} GiB" if change else "it takes a smaller model.base"
+        click.echo(f"  The longest chunk alone is too much: {cure}. Until then mailtide retrain refuses.")
+
+
+def gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"
 
 
 def duration(seconds: float) -> str:
