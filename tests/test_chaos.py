@@ -31,7 +31,7 @@ WINDOW = 100
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("bus", ["embedded", "kafka"])
 def test_whatever_dies_the_rows_are_those_of_an_undisturbed_run(tmp_path: Path, bus: str) -> None:
-    outcome = trial(tmp_path / "t", bus=bus, seed=1, kills=KILLS, mails=MAILS, window=WINDOW, patient=False, say=_say)
+    outcome = trial(tmp_path / "t", bus=bus, seed=1, kills=KILLS, mails=MAILS, window=WINDOW, say=_say)
     assert outcome.faults == ()
     assert len(outcome.kills) == KILLS
     assert outcome.messages > 0.9 * MAILS

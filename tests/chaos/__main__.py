@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ BUSES = ("embedded", "kafka")
 def main(arguments: list[str]) -> int:
     """Exit code 1 when anything was lost, doubled or leaked, or differs; 2 where a server that it needs is missing."""
     options = _options(arguments)
+    # So that servers and folders go with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     root = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     command = shlex.join(["python", "-m", "tests.chaos", *arguments])
     failed = False
@@ -74,7 +77,6 @@ def _trial(root: Path, bus: str, seed: int, options: argparse.Namespace) -> Outc
         kills=options.kills,
         mails=options.mails,
         window=options.window,
-        patient=True,
         say=say,
     )
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from threading import Event
 
 from tests.chaos.parts import Part, Role
 from tests.chaos.plan import Blow, Deck, blows
 from tests.chaos.post import Mail, Source
-from tests.chaos.systems import TRAINS, System
+from tests.chaos.systems import System
 from tests.chaos.watching import Watch
 
 LOOK_SECONDS = 0.05
-UNSEEN = frozenset({"deployer"})
-"""Parts of which nothing is seen until there is something for them to do."""
+TRAINERS = frozenset({"GPU consumer", "trainer"})
+"""Parts without which only training stops; what they do is seen in the run that is under way."""
+TRAINING = TRAINERS | {"daemon"}
+UNSEEN = TRAINERS | {"deployer"}
+"""Parts of which the way of the mail shows nothing."""
 PATIENCE_SECONDS = 300.0
 """How long a part may take to get back to work, and mail to be taken, before that counts as never."""
 SETTLE_SECONDS = 900.0
@@ -52,20 +55,30 @@ class Mails:
         return self.mails[len(self.mails) * number // of : len(self.mails) * (number + 1) // of]
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A run whose training was hit: when, by two clocks, and the place of the kill whose time it settles, if any."""
+
+    run_id: str
+    began: float
+    began_ns: int
+    kill: int | None
+
+
 class Ordeal:
     """One run. Everything random is drawn from ``rng``; what happens meanwhile takes the time that it takes.
 
-    ``patient`` waits after each kill that hit training until training goes on too. Starting it costs ten seconds or more,
-    so without it a short run is mostly over before anything is trained, and all training comes in the end.
+    Training that was hit is not hit again before it goes on. Starting it takes longer than anything else, so it would
+    never get anywhere; the other parts are struck meanwhile.
     """
 
-    def __init__(self, system: System, post: Sequence[Mails], rng: Random, say: Say, *, patient: bool) -> None:
+    def __init__(self, system: System, post: Sequence[Mails], rng: Random, say: Say) -> None:
         self.kills: list[Kill] = []
         self._system = system
         self._post = post
         self._rng = rng
         self._say = say
-        self._patient = patient
+        self._interrupted: Interrupted | None = None
         self._parts = {part.name: part for part in system.parts}
         self._deck = Deck(rng, list(self._parts))
         self._watch = Watch(system.home)
@@ -83,15 +96,18 @@ class Ordeal:
         for number, blow in enumerate(plan):
             self._deliver(2 * number + 1, shares)
             self._pause.wait(blow.wait)
+            self._look_after()
             self._strike(blow, 2 * number + 2, shares)
             if number % 10 == 9:
                 self._say(f"{len(self.kills)} kills, {self._watch.messages()} messages")
 
     def finish(self) -> None:
-        """Returns when all mail is taken and every closing has its run and every run its verdict; raises ``Stuck``."""
+        """Returns when all mail is taken, every closing has its run, every run its verdict, and the champions are deployed;
+        raises ``Stuck``."""
         last = {mails.source.mailbox: [mail.key for mail in mails.mails if mail.key][-1] for mails in self._post}
         self._until_taken(last, "all mail is taken")
         self._until(self._watch.settled, "every closing has its run and every run its verdict", SETTLE_SECONDS)
+        self._until(self._watch.deployed, "the champion of each mailbox is deployed")
 
     def _strike(self, blow: Blow, number: int, shares: int) -> None:
         struck: list[Part] = []
@@ -101,32 +117,45 @@ class Ordeal:
             if name is None:
                 break
             struck.append(self._parts[name])
-            if name == "trainer":
-                self._deaths[training or ""] += 1
+            if name == "trainer" and training is not None:
+                self._deaths[training] += 1
             self._parts[name].kill()
             if blow.absence:
                 self._pause.wait(blow.absence)
         began, began_ns = time.monotonic(), time.time_ns()
         for part in struck:
             part.start()
+        place, alone = len(self.kills), len(struck) == 1
+        self.kills += [Kill(part.name, None) for part in struck]
+        names = {part.name for part in struck}
+        if training is not None and names & TRAINING and not self._watch.trained(training):
+            self._interrupted = Interrupted(training, began, began_ns, place if alone and names & TRAINERS else None)
         probes = self._deliver(number, shares)
         self._until_taken(probes, f"mail is taken after {_named(struck)} died")
-        seconds: float | None = time.monotonic() - began
-        if training and self._patient and any(part.name in (*TRAINS, "daemon") for part in struck):
-            self._until(
-                lambda: self._watch.trained_since(began_ns) or self._watch.trained(training),
-                f"training goes on after {_named(struck)} died",
-            )
-        if struck[0].name in TRAINS:
-            seconds = time.monotonic() - began if training and self._patient else None
-        told = seconds if len(struck) == 1 and struck[0].name not in UNSEEN else None
-        self.kills += [Kill(part.name, told) for part in struck]
+        if alone and not names & UNSEEN:
+            self._back(place, began)
+
+    def _back(self, place: int, began: float) -> None:
+        """A part that was killed is back to work."""
+        self.kills[place] = replace(self.kills[place], seconds=time.monotonic() - began)
 
     def _can_die(self, name: str, training: str | None, struck: Sequence[Part]) -> bool:
         part = self._parts[name]
         if part in struck or not part.runs():
             return False
-        return name != "trainer" or self._deaths[training or ""] < MOST_DEATHS
+        if name in TRAINING and self._interrupted is not None:
+            return False
+        return name != "trainer" or training is None or self._deaths[training] < MOST_DEATHS
+
+    def _look_after(self) -> None:
+        """Starts again what ended by itself, and notes when training that was hit goes on."""
+        self._system.tend()
+        hit = self._interrupted
+        if hit is None or not self._watch.trained_since(hit.run_id, hit.began_ns):
+            return
+        if hit.kill is not None:
+            self._back(hit.kill, hit.began)
+        self._interrupted = None
 
     def _deliver(self, number: int, of: int) -> dict[str, str]:
         """A share of the mail; by mailbox the key of a mail by which it is known to be taken."""
@@ -147,7 +176,7 @@ class Ordeal:
     def _until(self, so: Callable[[], bool], what: str, patience: float = PATIENCE_SECONDS) -> None:
         end = time.monotonic() + patience
         while not so():
-            self._system.tend()
+            self._look_after()
             if time.monotonic() > end:
                 raise Stuck(f"it never came to this: {what}")
             self._pause.wait(LOOK_SECONDS)

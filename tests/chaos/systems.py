@@ -20,9 +20,6 @@ from tests.support.dovecot import Dovecot
 from tests.support.kafka import Broker
 from tests.support.program import run
 
-TRAINS = frozenset({"GPU consumer", "trainer"})
-"""Parts without which only training stops."""
-
 
 @dataclass(frozen=True, slots=True)
 class System:

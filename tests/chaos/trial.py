@@ -10,7 +10,7 @@ from random import Random
 
 from pipeline.home import Home
 from pipeline.store import Store
-from tests.chaos.ordeal import Mails, Ordeal, Say, Stuck
+from tests.chaos.ordeal import Mails, Ordeal, Say, Stuck, ended_unasked
 from tests.chaos.parts import ends_of_logs
 from tests.chaos.post import PASSWORD, USER, GrowingFile, Inbox, Source, generated
 from tests.chaos.repeating import faults_of_training
@@ -25,9 +25,8 @@ from tests.support.program import run
 PEACE_SECONDS = 1800.0
 
 
-def trial(root: Path, *, bus: str, seed: int, kills: int, mails: int, window: int, patient: bool, say: Say) -> Outcome:
-    """Puts an installation in ``root`` through ``kills`` kills. ``window`` mails close a window;
-    ``patient`` is as for :class:`Ordeal`.
+def trial(root: Path, *, bus: str, seed: int, kills: int, mails: int, window: int, say: Say) -> Outcome:
+    """Puts an installation in ``root`` through ``kills`` kills. ``window`` mails close a window.
 
     Whatever is not as it should be is in the outcome's ``faults``; nothing is left running.
     """
@@ -41,7 +40,7 @@ def trial(root: Path, *, bus: str, seed: int, kills: int, mails: int, window: in
         )
         sources = [each.source for each in post]
         with _system(root / bus, bus, sources, window, server) as system:
-            ordeal = Ordeal(system, post, Random(seed), say, patient=patient)
+            ordeal = Ordeal(system, post, Random(seed), say)
             try:
                 ordeal.suffer(kills)
                 say(f"{len(ordeal.kills)} kills; waiting for the rest")
@@ -49,7 +48,7 @@ def trial(root: Path, *, bus: str, seed: int, kills: int, mails: int, window: in
                 faults += stop(system)
             except Stuck as stuck:
                 faults.append(f"{stuck}\n{ends_of_logs(list(system.roles))}")
-            ended = {role.name: role.ended for role in system.roles if role.ended}
+            ended = ended_unasked(system.roles)
         say("reading the same mail undisturbed")
         (root / "peace").mkdir()
         peaceful = make_home(root / "peace" / "home", settings(sources, window))

@@ -52,25 +52,35 @@ class Watch:
         """Whether a run has left its result."""
         return (self._home.run(run_id) / "result.json").exists()
 
-    def trained_since(self, moment_ns: int) -> bool:
-        """Whether training has written anything after a moment of the wall clock."""
-        roots = (self._home.runs, self._home.adapters, self._home.root / "bases")
+    def trained_since(self, run_id: str, moment_ns: int) -> bool:
+        """Whether a run has its result, or its training has written anything after a moment of the wall clock."""
+        roots = (self._home.run(run_id), self._home.root / "bases")
         for path in (path for root in roots for path in root.rglob("*")):
             try:
                 if path.name not in CLAIMED and path.is_file() and path.stat().st_mtime_ns > moment_ns:
                     return True
             except FileNotFoundError:  # written under a temporary name
                 continue
-        return False
+        return self.trained(run_id)
+
+    def deployed(self) -> bool:
+        """Whether each mailbox's champion is where it is served from."""
+        champions = self._rows("SELECT mailbox, adapter_id FROM adapters WHERE status = 'champion'", [])
+        links = [(self._home.champion_link(mailbox), adapter) for mailbox, adapter in champions]
+        return all(link.is_symlink() and link.resolve().name == adapter for link, adapter in links)
 
     def _ask(self, sql: str, values: list[object]) -> Any:
+        rows = self._rows(sql, values)
+        return rows[0][0] if rows else None
+
+    def _rows(self, sql: str, values: list[object]) -> list[tuple[Any, ...]]:
         try:
             store = RemoteStore.reach(self._home, None, None, writes=False)
             if store is None:
-                return None
+                return []
             try:
-                return store.scalar(sql, values)
+                return store.query(sql, values)
             finally:
                 store.close()
         except MailtideError:  # killed while it answered
-            return None
+            return []
