@@ -11,11 +11,12 @@ from pipeline.store import Store
 
 
 class HeldStore:
-    """An open store and who may write to it. ``changed`` is set whenever somebody may have written, but for
-    those who say that it concerns nobody (``announce``)."""
+    """An open store and who may write to it. ``changed`` is set by every ``announce``: by threads of this process when they
+    have written what others wait for (windows closed, events in the outbox), and after each command of another process."""
 
     def __init__(self, store: Store) -> None:
-        self.changed = threading.Event()
+        self._listeners: list[threading.Event] = []
+        self.changed = self.listener()
         self._store = store
         self._lease = threading.Lock()
         self._guests = 0
@@ -26,15 +27,24 @@ class HeldStore:
         """How often somebody else than this process has had the store to write. What was read before may be outdated."""
         return self._guests
 
+    def listener(self) -> threading.Event:
+        """An event like ``changed``, for one more thread that clears it when it has looked."""
+        event = threading.Event()
+        self._listeners.append(event)
+        return event
+
+    def announce(self) -> None:
+        """Wakes whoever waits for changes; to be called once they are durable."""
+        for event in self._listeners:
+            event.set()
+
     @contextmanager
-    def writing(self, *, announce: bool = True) -> Iterator[Store]:
+    def writing(self) -> Iterator[Store]:
         """The store for this thread alone; raises ``StoreError`` once it is closed. Not to be entered again within."""
         with self._lease:
             if self._closed:
                 raise StoreError("the store is closed")
             yield self._store
-        if announce:
-            self.changed.set()
 
     @contextmanager
     def reading(self) -> Iterator[Store]:
@@ -53,7 +63,7 @@ class HeldStore:
         finally:
             self._guests += 1
             self._lease.release()
-            self.changed.set()
+            self.announce()
 
     def close(self) -> None:
         """Waits until nobody writes, and closes the store."""

@@ -63,17 +63,19 @@ def reached(home: Home, *, writes: bool = False) -> RemoteStore:
 
 def test_commands_answer_alike_with_and_without_an_owner(filled: Home, tmp_path: Path) -> None:
     commands = (
-        ["status", "--json"],
         ["windows", "--json"],
         ["sql", "SELECT * FROM messages ORDER BY arrival_ordinal", "--json"],
         ["quarantine", "list", "--json"],
         ["ask", "When does the ferry leave?", "--json"],
         ["export", "messages", "--format", "csv", "--output", str(tmp_path / "a.csv")],
     )
+    standing = json.loads(run(filled.root, "status", "--json").stdout)
     alone = [run(filled.root, *command) for command in commands]
     exported = (tmp_path / "a.csv").read_bytes()
     with held(filled):
         through = [run(filled.root, *command) for command in commands]
+        told = json.loads(run(filled.root, "status", "--json").stdout)
+    assert told == {**standing, "daemon": {"feeds": 2}}
     for one, other in zip(alone, through, strict=True):
         assert (one.returncode, one.stdout) == (other.returncode, other.stdout), other.stderr
         assert one.stdout

@@ -32,7 +32,7 @@ class Claiming:
         if not self._settings.auto_retrain or self._waits_for_power():
             return False
         claimed = False
-        with self._held.writing(announce=False) as store:
+        with self._held.writing() as store:
             for mailbox in mailboxes(store):
                 if undecided(store, mailbox) is not None:
                     continue

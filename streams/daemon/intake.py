@@ -35,22 +35,27 @@ class Intake:
             owner = self._fresh(store)
             clock = choose_clock(owner, self._settings, mailbox, None)
             owner.register(mailbox, clock, [FeedRow(mailbox, one.name, one.kind, one.source, utc_now()) for one in feeds])
-            owner.seal(mailbox)
+            sealed = owner.seal(mailbox)
+        if sealed:
+            self._held.announce()
 
     def last_taken(self, mailbox: str, feed: str) -> int:
         """The number up to which a feed's items were taken; 0 before the first."""
-        with self._held.writing(announce=False) as store:
+        with self._held.writing() as store:
             return self._fresh(store).last_taken(mailbox, feed)
 
     def take(self, mailbox: str, items: Sequence[Item]) -> Taken:
         """Takes items of one feed in order, durably; returns what became of them."""
         with self._held.writing() as store:
-            return self._fresh(store).take(mailbox, items)
+            taken = self._fresh(store).take(mailbox, items)
+        if taken.closed:
+            self._held.announce()
+        return taken
 
     def close_due(self, mailbox: str, *, pending: bool = False) -> Taken:
         """Closes the mailbox's window if its age or a cron moment is reached. With ``pending``, also by marks that were
         noted and not taken."""
-        with self._held.writing(announce=False) as store:
+        with self._held.writing() as store:
             owner = self._fresh(store)
             clock = owner.clock(mailbox)
             if clock is not Clock.ARRIVAL:
@@ -59,7 +64,7 @@ class Intake:
                 return Taken()
             taken = close_if_due(owner, self._home, self._settings, mailbox, clock)
         if taken.closed:
-            self._held.changed.set()
+            self._held.announce()
         return taken
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import partial
+import time
 
 from pipeline.home import Home
 from pipeline.settings import Settings
@@ -17,6 +17,9 @@ from streams.held import HeldStore
 from streams.retraining import Judge, subscribe_judgement
 
 log = logging.getLogger(__name__)
+
+CLAIM_SECONDS = 30.0
+"""How often it is looked for something to ask for when nobody announces anything: power and load change by themselves."""
 
 
 class Judging:
@@ -36,7 +39,7 @@ class Judging:
         self._claiming = claiming
         self._board = board
         self._stop = stop
-        self._judge = Judge(home, settings, partial(held.writing, announce=False))
+        self._judge = Judge(home, settings, held.writing)
         subscribe_judgement(bus, patient(self._judge.decide, board, stop))
         self._delivering = Delivering("the registry", bus, stop)
         self._idle = threading.Event()
@@ -47,19 +50,26 @@ class Judging:
 
     def run(self) -> None:
         """Until the stop is set."""
+        look_at, busy = 0.0, False
         while not self._stop.is_set():
-            self._held.changed.clear()
-            claimed = self._claiming.claim()
+            claimed = False
+            if self._held.changed.is_set() or time.monotonic() >= look_at:
+                # Cleared before looking, so that what is written meanwhile is looked at next time.
+                self._held.changed.clear()
+                claimed = self._claiming.claim()
+                look_at, busy = time.monotonic() + CLAIM_SECONDS, self._undecided()
             known = set(self._judge.decisions)
             handed = self._delivering.once()
             for run_id in self._judge.decisions.keys() - known:
                 decision = self._judge.decisions[run_id]
                 log.info("run %s %s: %s", run_id, decision.status, "; ".join(decision.reasons))
                 self._board.decided()
-            if not claimed and not handed:
-                if not self._undecided():
+            if claimed or handed:
+                self._held.announce()  # to the relay; and after a verdict something may wait
+            else:
+                if not busy:
                     self._idle.set()
-                self._stop.wait(LOOK_SECONDS)
+                self._held.changed.wait(LOOK_SECONDS)
                 self._idle.clear()
 
     def _undecided(self) -> bool:

@@ -31,6 +31,9 @@ from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 
+OUTBOX_SECONDS = 30.0
+"""How often the outbox is looked at when nobody has announced anything."""
+
 
 class KafkaRoles:
     """Makes the parts of each role. What they need is opened then, and closed with ``stack``."""
@@ -93,22 +96,33 @@ class KafkaRoles:
             clockwork.add(mailbox, intake)
         self._stack.enter_context(clockwork)
         bus = self._stack.enter_context(KafkaBus(self._settings.bus, self._member("owner")))
-        open_store = partial(held.writing, announce=False)
         claiming = Claiming(self._home, self._settings, held, self._board)
         judging = Judging(self._home, self._settings, held, bus, claiming, self._board, self._stop)
-        relayed = threading.Event()
+        relayed, news = threading.Event(), held.listener()
 
         def wait(seconds: float) -> None:
             relayed.set()
-            self._stop.wait(seconds)
+            news.wait(OUTBOX_SECONDS)
+            # Cleared before the outbox is looked at, so that what is written meanwhile is looked at next time.
+            news.clear()
             relayed.clear()
+
+        def taken(mailbox: str, taken: Taken) -> None:
+            self._taken(mailbox, taken)
+            if taken.closed:
+                held.announce()
 
         return [
             Part(
                 "assign",
-                partial(assigning.run, self._home, self._settings, intake.opened, self._stop, on_taken=self._taken),
+                partial(assigning.run, self._home, self._settings, intake.opened, self._stop, on_taken=taken),
             ),
-            Part("relay", partial(relaying.run, open_store, bus, self._stop, wait=wait), idle=relayed.is_set),
+            Part(
+                "relay",
+                partial(relaying.run, held.writing, bus, self._stop, wait=wait),
+                news.set,
+                idle=lambda: relayed.is_set() and not news.is_set(),
+            ),
             Part("owner", judging.run, bus.stop, idle=judging.is_idle),
         ]
 

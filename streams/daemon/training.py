@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from functools import partial
 
 from pipeline.errors import MailtideError
 from pipeline.home import Home
@@ -42,10 +41,9 @@ class Training:
         self._runner = Runner(home)
         self._pause = FIRST_PAUSE_SECONDS
         self._retry_at = 0.0
-        open_store = partial(held.writing, announce=False)
-        self._bus = EmbeddedBus(open_store)
+        self._bus = EmbeddedBus(held.writing)
         self._claiming = Claiming(home, settings, held, board)
-        self._retraining = Retraining(home, settings, open_store, self._runner, self._bus, self._step)
+        self._retraining = Retraining(home, settings, held.writing, self._runner, self._bus, self._step)
 
     def run(self) -> None:
         """Until ``stop`` is set."""
