@@ -28,6 +28,7 @@ from pipeline.events import Event, RunFinished
 from pipeline.home import Home
 from pipeline.settings import ChunkSettings, MailboxSettings, Settings, SplitSettings
 from pipeline.store import Store, Versions, reading
+from pipeline.store.probe import FEW, hash_of
 from pipeline.store.rows import (
     ChunkRow,
     CorrespondentRow,
@@ -162,6 +163,23 @@ def test_packed_rows_are_rows(store: Store) -> None:
     with pytest.raises(StoreError, match="chunk_id c9 is given twice"):
         store.append([any_row(ChunkRow, chunk_id="c9"), Packed.of([any_row(ChunkRow, chunk_id="c9")])])
     assert len(store.fetch(ChunkRow)) == len(rows)
+
+
+def test_rows_that_come_one_by_one_are_stored_as_those_of_a_batch(home: Home, tmp_path: Path) -> None:
+    rows = flat(message(number, subject="" if number % 3 else "Grüße \0") for number in range(30))
+    rows += [any_row(MessageRow, message_key=f"m{number}", arrival_ordinal=100 + number) for number in range(30)]
+    with new_store(home.root) as together, new_store(tmp_path / "other") as apart:
+        together.append(rows)
+        for row in rows:
+            apart.append([row])
+        for name in ("bodies.texts", "bodies.people", "links", "message_rows"):
+            stored = together.query(f"SELECT * FROM {name} ORDER BY ALL")
+            assert len(stored) >= 4
+            assert apart.query(f"SELECT * FROM {name} ORDER BY ALL") == stored
+            hashed = [
+                f'"{column}_hash" IS NOT DISTINCT FROM {hash_of(column)}' for column in HASHED[name.rpartition(".")[2]]
+            ]
+            assert apart.query(f"SELECT bool_and({' AND '.join(hashed)}) FROM {name}") == [(True,)]
 
 
 def _known(store: Store, row: Row) -> bool:
@@ -299,7 +317,7 @@ ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=3)
 
 
 @settings(max_examples=30, deadline=None)
-@given(links=st.dictionaries(ids, ids, max_size=30), asked=st.sets(ids, max_size=30))
+@given(links=st.dictionaries(ids, ids, max_size=2 * FEW), asked=st.sets(ids, max_size=2 * FEW))
 def test_lookup_agrees_with_a_dictionary(shared: Store, links: dict[str, str], asked: set[str]) -> None:
     mailbox = next(fresh)
     shared.append(LinkRow(mailbox, id_, thread_id) for id_, thread_id in links.items())

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
 from pipeline.store.connection import store_errors, transaction
-from pipeline.store.probe import hash_of, near, registered
+from pipeline.store.probe import FEW, hash_of, hash_of_text, near, near_few, registered
 from pipeline.store.rows import Row
 from pipeline.store.tables import ROW_TYPES, Packed, Table, joined, quoted, table_of, to_arrow
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+FEW_VALUES = 100
+"""Up to so many go into an insert as they are; reading them from Arrow would cost more."""
 
 
 def append_rows(connection: DuckDBPyConnection, rows: Iterable[Row | Packed]) -> None:
@@ -53,17 +57,27 @@ def _write(connection: DuckDBPyConnection, batches: Mapping[Table, Any]) -> None
     if not batches:
         return
     with ExitStack() as stack:
-        for table, batch in batches.items():
-            stack.enter_context(registered(connection, f"{table.row_type.TABLE}_batch", batch))
+        inserts = [_insert(stack, connection, table, batch) for table, batch in batches.items()]
         with transaction(connection, "append"):
-            for table in batches:
-                connection.execute(_insert(table))
+            for sql, values in inserts:
+                connection.execute(sql, values)
 
 
-def _insert(table: Table) -> str:
+def _insert(stack: ExitStack, connection: DuckDBPyConnection, table: Table, batch: Any) -> tuple[str, list[Any]]:
+    """The statement that appends an Arrow table, and its parameters; what it reads else is lent until the stack ends."""
+    columns = [*table.columns, *(f"{column}_hash" for column in table.hashed)]
+    into = f"INSERT INTO {table.name} ({quoted(columns)})"
+    if len(columns) * len(batch) <= FEW_VALUES:
+        values = [batch[column].to_pylist() for column in table.columns]
+        values += [
+            [None if text is None else hash_of_text(text) for text in batch[column].to_pylist()] for column in table.hashed
+        ]
+        marks = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * len(batch))
+        return f"{into} VALUES {marks}", [value for row in zip(*values, strict=True) for value in row]
+    relation = f"{table.row_type.TABLE}_batch"
+    stack.enter_context(registered(connection, relation, batch))
     hashes = "".join(f", {hash_of(column)}" for column in table.hashed)
-    names = quoted([*table.columns, *(f"{column}_hash" for column in table.hashed)])
-    return f"INSERT INTO {table.name} ({names}) SELECT {quoted(table.columns)}{hashes} FROM {table.row_type.TABLE}_batch"
+    return f"{into} SELECT {quoted(table.columns)}{hashes} FROM {relation}", []
 
 
 def _once(table: Table, batch: Sequence[Row]) -> list[Row]:
@@ -100,6 +114,15 @@ def _refuse_repeats(connection: DuckDBPyConnection, table: Table, batch: Any, ro
 
 def _stored(connection: DuckDBPyConnection, table: Table, key: Sequence[str], keys: Any) -> list[tuple[Any, ...]]:
     """Those of the ``keys``, an Arrow table, that the store holds already."""
+    hashed = table.probe(key)
+    if hashed is not None and len(keys) <= FEW:
+        asked = set(zip(*(column.to_pylist() for column in keys.columns), strict=True))
+        with store_errors("look for repeated keys"):
+            close = connection.execute(
+                f"SELECT {quoted(keys.column_names)} FROM {table.name} "
+                f"WHERE {near_few(table.name, hashed, keys[hashed].to_pylist())}"
+            ).fetchall()
+        return [row for row in close if row in asked]
     relation = "_".join((table.row_type.TABLE, *key, "asked"))
     with store_errors("look for repeated keys"), registered(connection, relation, keys):
         perhaps = _perhaps(table, key, relation, keys)

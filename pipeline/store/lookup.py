@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.domain import Split
 from pipeline.store.connection import store_errors
-from pipeline.store.probe import near, registered
+from pipeline.store.probe import FEW, near, near_few, registered
 from pipeline.threads import SUBJECT_USES, Known, KnownThread, Needs, SubjectUse, Version
 
 if TYPE_CHECKING:
@@ -71,12 +71,17 @@ def _probe(
     values: Iterable[str],
     last: str = "",
 ) -> list[tuple[Any, ...]]:
-    """The rows of a mailbox whose ``key`` is among ``values``."""
+    """The rows of a mailbox whose ``key``, the first of the columns, is among ``values``."""
     import pyarrow as pa
 
     wanted = sorted(values)
     if not wanted:
         return []
+    if len(wanted) <= FEW:
+        close = connection.execute(
+            f"SELECT {columns} FROM {table} WHERE mailbox = ? AND {near_few(table, key, wanted)} {last}", [mailbox]
+        ).fetchall()
+        return [row for row in close if row[0] in wanted]
     relation = f"wanted_{key}"
     with registered(connection, relation, pa.table({key: wanted})):
         found: list[tuple[Any, ...]] = connection.execute(
