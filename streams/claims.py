@@ -39,14 +39,18 @@ from registry.journal import Status, fold
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Which waiting windows a claim may take: all, those of a range, or with ``each`` one closing more than before."""
+    """Which waiting windows a claim may take: all, those of a range, or with ``each`` one closing more than before. With
+    ``unasked``, none of them unless a run was never asked about one."""
 
     first: int | None = None
     last: int | None = None
     each: bool = False
+    unasked: bool = False
 
 
 ALL_WAITING = Windows()
+NEWLY_CLOSED = Windows(unasked=True)
+"""What a machine may ask for by itself: a closing starts at most one run, whatever else has changed since."""
 
 
 def undecided(store: Store, mailbox: str) -> RunRequest | None:
@@ -136,6 +140,11 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
             f"{mailbox}: the champion has learned every closed window, up to {max(closed)}",
             hint=f"import more mail, or `mailtide close {mailbox}`",
         )
+    if windows.unasked and not set(chosen) - _asked(store, mailbox):
+        raise NothingToDo(
+            f"{mailbox}: a run was asked for on every closed window that waits",
+            hint="wait for the next window, or ask with `mailtide retrain --confirm`",
+        )
     untainted = [
         adapter_id
         for adapter_id, adapter in state.adapters.items()
@@ -202,6 +211,12 @@ def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow]) -> list[Sh
             hint="leave out --each to take all that waits at once",
         )
     return [row for row in shards if row.window_idx <= unasked[0]]
+
+
+def _asked(store: Store, mailbox: str) -> set[int]:
+    """The windows that some run was asked about."""
+    rows = store.fetch(RequestRow, "mailbox = ?", [mailbox])
+    return {window for row in rows for window in row.windows}
 
 
 def _reference(home: Home, adapters: dict[str, AdapterRow], adapter_id: str | None, base: BaseRef) -> AdapterRef | None:

@@ -15,7 +15,7 @@ from pipeline.runfiles import read_exclusions, read_losses
 from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
 from registry.decide import fail_run
-from streams.claims import ALL_WAITING, Windows, claim, draft, undecided
+from streams.claims import ALL_WAITING, NEWLY_CLOSED, Windows, claim, draft, undecided
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 
@@ -154,3 +154,22 @@ def test_a_range_reaches_windows_older_than_the_newest_that_a_run_takes(box: Fin
     few = box.settings.model_copy(update={"replay": box.settings.replay.model_copy(update={"max_new_windows": 2})})
     asked = claim(box.store, box.home, few, MAILBOX, Windows(first=0, last=0), START)
     assert asked.new_windows == (0,)
+
+
+def test_a_closing_starts_one_run_by_itself_whatever_is_excluded_later(box: Finished) -> None:
+    box.close_window(val=2)
+    first = claimed(box, NEWLY_CLOSED)
+    assert box.decide(first, box.finish(first, new=-0.3)).status == "abstained"
+    box.store.append([ExclusionRow(MAILBOX, "val0-1", None, "late merge across splits", 1, box.now)])
+    with pytest.raises(NothingToDo, match="a run was asked for on every closed window that waits"):
+        claimed(box, NEWLY_CLOSED)
+    box.close_window()
+    assert claimed(box, NEWLY_CLOSED).new_windows == (0, 1)
+
+
+def test_a_person_may_ask_again_once_something_is_excluded(box: Finished) -> None:
+    box.close_window(val=2)
+    first = claimed(box)
+    assert box.decide(first, box.finish(first, new=-0.3)).status == "abstained"
+    box.store.append([ExclusionRow(MAILBOX, "val0-1", None, "late merge across splits", 1, box.now)])
+    assert claimed(box).new_windows == (0,)

@@ -12,15 +12,22 @@ from subprocess import Popen
 
 import pytest
 
+from pipeline.domain import Arrival, Clock
 from pipeline.events import Topic
 from pipeline.home import Home
 from pipeline.people import PeopleKey
 from pipeline.store import Store
+from pipeline.store.rows import FeedRow
 from pipeline.versions import VERSIONS
 from streams.bus.topics import create_topics, topic_name
 from streams.demo.mailbox import write_mailbox
+from streams.feeds.mbox import MboxFeed
 from streams.mailpath.following import Follower
 from streams.mailpath.notices import progress_of
+from streams.owner import Owner
+from streams.parsers.pool import parsed
+from streams.times import utc_now
+from tests.support.daemons import until
 from tests.support.dump import rows_of, shards_of
 from tests.support.kafka import Broker
 from tests.support.program import make, run
@@ -118,7 +125,7 @@ def roles(broker: Broker, tmp_path: Path) -> Iterator[Roles]:
     roles.end()
 
 
-@pytest.mark.parametrize("parsers", [1, 2])
+@pytest.mark.parametrize("parsers", [1, 2, 4])
 def test_the_same_rows_and_shards_as_in_one_process(roles: Roles, archive: Path, embedded: Home, parsers: int) -> None:
     for _ in range(parsers):
         roles.start("parse")
@@ -145,13 +152,13 @@ def test_kills_of_every_part_leave_the_same_rows_and_shards(
     assigner.wait()
     roles.start("assign")
     roles.taken(300)
-    feed.kill()
-    feed.wait()
-    feed = roles.feed(archive)
-    roles.taken(400)
     broker.kill()
     assert feed.poll() is None
     broker.start()
+    roles.taken(400)
+    feed.kill()
+    feed.wait()
+    feed = roles.feed(archive)
     assert feed.wait(LONG) == 0
     roles.stop()
     assert rows_of(roles.home) == rows_of(embedded)
@@ -208,3 +215,28 @@ def test_a_parser_whose_broker_goes_while_it_starts_says_so(
         roles.running.append(late)
         assert late.wait(LONG) == 1
     assert log.read_text().splitlines()[-1].startswith(f"pipeline.errors.BusError: no broker answers at {address}")
+
+
+class Dying(Owner):
+    """An owner whose process ends after the rows of a closing are stored, and before its shard is."""
+
+    def seal(self, mailbox: str) -> list[int]:
+        raise KeyboardInterrupt
+
+
+def test_a_shard_that_a_crash_left_undone_is_written_at_the_start(roles: Roles, archive: Path, tmp_path: Path) -> None:
+    settings = settings_of(roles.home)
+    feed = MboxFeed(Home(tmp_path / "reader"), "main", archive, feed="main.archive")
+    mails = [parsed(item) for item in feed.items(after=0) if isinstance(item, Arrival)]
+    with Store.open(roles.home, settings, VERSIONS) as store:
+        owner = Owner(store, roles.home, settings, utc_now)
+        owner.register("main", Clock.HEADER, [FeedRow("main", "main.archive", "mbox", "archive", utc_now())])
+        with pytest.raises(KeyboardInterrupt):
+            Dying(store, roles.home, settings, utc_now).take("main", mails[:110])
+        assert store.scalar("SELECT count(*) FROM closings") == 1
+        assert store.scalar("SELECT count(*) FROM shard_rows") == 0
+    assigner = roles.start("assign")
+    until(lambda: (roles.home.shard("main", 0) / "chunks.parquet").exists() or assigner.poll() is not None)
+    roles.stop()
+    with Store.open(roles.home, settings, VERSIONS) as store:
+        assert store.scalar("SELECT count(*) FROM shard_rows") == 1

@@ -9,7 +9,7 @@ from pipeline.home import Home
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
-from streams.claims import ALL_WAITING, claim, undecided
+from streams.claims import NEWLY_CLOSED, claim, undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
@@ -28,7 +28,7 @@ class Claiming:
         self._board = board
 
     def claim(self) -> bool:
-        """Asks for one run of each mailbox with something new and no run under way; whether it asked for any."""
+        """Asks for one run of each mailbox with a new closing and no run under way; whether it asked for any."""
         if not self._settings.auto_retrain or self._waits_for_power():
             return False
         claimed = False
@@ -37,7 +37,7 @@ class Claiming:
                 if undecided(store, mailbox) is not None:
                     continue
                 try:
-                    request = claim(store, self._home, self._settings, mailbox, ALL_WAITING, utc_now())
+                    request = claim(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
                 except NothingToDo:
                     continue
                 log.info("run %s of %s on windows %s", request.run_id, mailbox, ", ".join(map(str, request.new_windows)))

@@ -174,7 +174,7 @@ class _Assigning:
             return store.fetch(OwnedPartitionRow, "cluster = ? AND topic = ?", [self._cluster, self._source])
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
-        """Finds where reading goes on, and tells every feed how far it is."""
+        """Writes the shards that a crash left undone, finds where reading goes on, and tells every feed how far it is."""
         from aiokafka import TopicPartition
 
         parts = {number: TopicPartition(self._source, number) for number in self._mine}
@@ -184,6 +184,8 @@ class _Assigning:
         with self._opened() as (store, owner):
             rows = store.fetch(SourceOffsetRow, "cluster = ? AND topic = ?", [self._cluster, self._source])
             feeds = store.fetch(FeedRow)
+            for mailbox in sorted({row.mailbox for row in feeds}):
+                owner.seal(mailbox)
             told = [
                 Progress(mailbox=row.mailbox, feed=row.feed, last_number=owner.last_taken(row.mailbox, row.feed))
                 for row in feeds
