@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -24,8 +23,6 @@ UNSEEN = TRAINERS | {"deployer"}
 PATIENCE_SECONDS = 300.0
 """How long a part may take to get back to work, and mail to be taken, before that counts as never."""
 SETTLE_SECONDS = 900.0
-MOST_DEATHS = 2
-"""A run whose training process vanishes more often than this is given up by design."""
 
 Say = Callable[[str], None]
 
@@ -68,8 +65,8 @@ class Interrupted:
 class Ordeal:
     """One run. Everything random is drawn from ``rng``; what happens meanwhile takes the time that it takes.
 
-    Training that was hit is not hit again before it goes on. Starting it takes longer than anything else, so it would
-    never get anywhere; the other parts are struck meanwhile.
+    A run whose training was hit is left to finish: it takes longer to start than anything else, so it would never get
+    anywhere. The other parts are struck meanwhile.
     """
 
     def __init__(self, system: System, post: Sequence[Mails], rng: Random, say: Say) -> None:
@@ -79,11 +76,11 @@ class Ordeal:
         self._rng = rng
         self._say = say
         self._interrupted: Interrupted | None = None
+        self._spared: str | None = None
         self._parts = {part.name: part for part in system.parts}
         self._deck = Deck(rng, list(self._parts))
         self._watch = Watch(system.home)
         self._pause = Event()
-        self._deaths: Counter[str] = Counter()
 
     def suffer(self, kills: int) -> None:
         """All kills, while the mail comes; half of a share before each, the other half when the part is back.
@@ -113,12 +110,10 @@ class Ordeal:
         struck: list[Part] = []
         training = self._watch.run_under_way()
         for _ in range(blow.parts):
-            name = self._deck.deal(lambda one: self._can_die(one, training, struck))
+            name = self._deck.deal(lambda one: self._can_die(one, struck))
             if name is None:
                 break
             struck.append(self._parts[name])
-            if name == "trainer" and training is not None:
-                self._deaths[training] += 1
             self._parts[name].kill()
             if blow.absence:
                 self._pause.wait(blow.absence)
@@ -130,6 +125,7 @@ class Ordeal:
         names = {part.name for part in struck}
         if training is not None and names & TRAINING and not self._watch.trained(training):
             self._interrupted = Interrupted(training, began, began_ns, place if alone and names & TRAINERS else None)
+            self._spared = training
         probes = self._deliver(number, shares)
         self._until_taken(probes, f"mail is taken after {_named(struck)} died")
         if alone and not names & UNSEEN:
@@ -139,17 +135,17 @@ class Ordeal:
         """A part that was killed is back to work."""
         self.kills[place] = replace(self.kills[place], seconds=time.monotonic() - began)
 
-    def _can_die(self, name: str, training: str | None, struck: Sequence[Part]) -> bool:
+    def _can_die(self, name: str, struck: Sequence[Part]) -> bool:
         part = self._parts[name]
         if part in struck or not part.runs():
             return False
-        if name in TRAINING and self._interrupted is not None:
-            return False
-        return name != "trainer" or training is None or self._deaths[training] < MOST_DEATHS
+        return name not in TRAINING or self._spared is None
 
     def _look_after(self) -> None:
-        """Starts again what ended by itself, and notes when training that was hit goes on."""
+        """Starts again what ended by itself, and notes when a run that was hit goes on, and when it is done."""
         self._system.tend()
+        if self._spared is not None and self._watch.trained(self._spared):
+            self._spared = None
         hit = self._interrupted
         if hit is None or not self._watch.trained_since(hit.run_id, hit.began_ns):
             return

@@ -43,6 +43,8 @@ def settings(sources: Sequence[Source], window: int, **others: Any) -> dict[str,
         "model": TINY,
         "train": {"epochs": 1, "threads": 1},
         "eval": {"max_chunks": 20},
+        # However long training is kept from its work, the next run takes all that waits.
+        "replay": {"max_new_windows": 10_000},
         **others,
     }
 
