@@ -42,13 +42,14 @@ EVIDENCE = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_mail_that_is_sent_ends_as_a_verdict(broker: Broker, tmp_path: Path) -> None:
     mailbox, mails = invented_mail(tmp_path, MAILS)
     with live(tmp_path, broker, mailbox, **SETTINGS) as room:
         sent = room.send(mails)
         assert sent >= MAILS
-        room.until(lambda: stored(room) == sent, 120)
-        room.until(lambda: room.undecided() == [], 240)
+        room.until(lambda: stored(room) == sent, 600)
+        room.until(lambda: room.undecided() == [], 900)
 
         counts = room.rows("SELECT (SELECT count(*) FROM messages) AS new, (SELECT count(*) FROM duplicates) AS again")
         assert counts == [{"new": mailbox.messages, "again": mailbox.duplicates}]

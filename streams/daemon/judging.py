@@ -12,12 +12,14 @@ from streams.bus.contract import Bus
 from streams.claims import undecided
 from streams.daemon.board import Board
 from streams.daemon.claiming import Claiming, mailboxes
-from streams.daemon.delivering import LOOK_SECONDS, Delivering, patient
+from streams.daemon.delivering import Delivering, patient
 from streams.held import HeldStore
 from streams.retraining import Judge, subscribe_judgement
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 1.0
+"""How often the broker is asked for finished runs; what is announced here is looked at at once."""
 CLAIM_SECONDS = 30.0
 """How often it is looked for something to ask for when nobody announces anything: power and load change by themselves."""
 

@@ -7,8 +7,10 @@ import logging
 from datetime import UTC, datetime
 from typing import Literal
 
-QUIET = ("apscheduler", "aiokafka", "faust", "mode", "imapclient", "watchfiles", "asyncio")
+QUIET = ("aiokafka", "faust", "mode", "imapclient", "watchfiles", "asyncio")
 """Libraries that would tell of every step; only their warnings are passed on."""
+SILENT = ("apscheduler",)
+"""Warns of looks at the clock that it left out because one was still under way, which the next makes up for."""
 
 
 class JsonLines(logging.Formatter):
@@ -36,3 +38,5 @@ def set_up_logs(kind: Literal["text", "json"], handler: logging.Handler | None =
     root.setLevel(logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
