@@ -6,24 +6,15 @@ same mails, marked as quotations; either way a citation is read from the store a
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pipeline.domain import StoredMessage
-from pipeline.errors import MailtideError
-from pipeline.home import Home, fsync_dir, private_dir
+from pipeline.home import Home
 from pipeline.store import Store
-from registry.passages import passages
-from retrain.bm25 import Bm25Index
-
-INDEX_VERSION = 1
-"""Raised when other passages, or other words, would be indexed."""
-
-PASSAGES_A_MAIL = 8
-"""How many passages are asked for per mail wanted, as the best ones often stand in one mail."""
+from registry.finding import Engine, find, nearest_passage
+from registry.indexes import searched_text
+from retrain.embedder import Embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +41,13 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The mails that fit a question, best first; none where no mail shares a word with it."""
+    """The mails that fit a question, best first; none where no mail does. ``unknown`` counts mails that the vectors do not
+    hold yet, where they were asked."""
 
     mailbox: str
     question: str
     citations: tuple[Citation, ...]
+    unknown: int = 0
 
     @property
     def passage(self) -> str:
@@ -62,42 +55,27 @@ class Answer:
         return self.citations[0].passage if self.citations else ""
 
 
-def answer(store: Store, home: Home, mailbox: str, question: str, k: int = 5) -> Answer:
-    """The ``k`` mails of a mailbox that fit best, by BM25 over passages; the index is brought up to date first."""
-    index = open_index(store, home, mailbox)
-    best: dict[str, tuple[int, int, float]] = {}
-    for name, score in index.search(question, k * PASSAGES_A_MAIL):
-        message_key, start, end = _parts(name)
-        best.setdefault(message_key, (start, end, score))
-    messages = store.messages_by_key(mailbox, best)
+def answer(
+    store: Store,
+    home: Home,
+    mailbox: str,
+    question: str,
+    k: int = 5,
+    *,
+    engine: Engine = "bm25",
+    embedder: Embedder | None = None,
+) -> Answer:
+    """The ``k`` mails of a mailbox that fit best, each with its best passage; indexes are brought up to date first."""
+    found = find(store, home, mailbox, question, k, engine=engine, embedder=embedder)
+    messages = store.messages_by_key(mailbox, [hit.message_key for hit in found.hits])
     citations = []
-    for message_key, (start, end, score) in best.items():
-        message = messages.get(message_key)
-        passage = searched_text(message)[start:end] if message else ""
-        if message and passage:  # an erased mail has no words left, whatever an index still says
-            citations.append(_cite(message, passage, score))
-    return Answer(mailbox, question, tuple(citations[:k]))
-
-
-def open_index(store: Store, home: Home, mailbox: str) -> Bm25Index:
-    """The mailbox's index, built anew when mail has arrived since. It is derived data and may be removed at any time."""
-    newest = store.scalar("SELECT max(arrival_ordinal) FROM message_rows WHERE mailbox = ?", [mailbox])
-    if newest is None:
-        return Bm25Index.build([])
-    folder = home.index(mailbox) / f"v{INDEX_VERSION}-{newest:012d}"
-    if folder.is_dir():
-        try:
-            return Bm25Index.load(folder)
-        except MailtideError:
-            shutil.rmtree(folder)
-    index = Bm25Index.build(_documents(store, mailbox))
-    _keep(index, folder)
-    return index
-
-
-def searched_text(message: StoredMessage) -> str:
-    """What of a mail is searched and quoted: the own words, the full text where there are none."""
-    return message.own_text or message.text
+    for hit in found.hits:
+        message = messages.get(hit.message_key)
+        text = searched_text(message) if message else ""
+        start, end = hit.passage or nearest_passage(text, question, embedder)
+        if message and text[start:end]:  # an erased mail has no words left, whatever an index still says
+            citations.append(_cite(message, text[start:end], hit.score))
+    return Answer(mailbox, question, tuple(citations), found.unknown)
 
 
 def chat_messages(found: Answer) -> list[dict[str, str]]:
@@ -119,33 +97,6 @@ def chat_messages(found: Answer) -> list[dict[str, str]]:
         {"role": "system", "content": rules},
         {"role": "user", "content": f"{quoted or 'No mail was found.'}\n\nQuestion: {_one_line(found.question)}"},
     ]
-
-
-def _documents(store: Store, mailbox: str) -> Iterator[tuple[str, int, str]]:
-    """Every passage with the subject of its mail, so that a passage that says only "it" is found too."""
-    for message in store.all_messages(mailbox):
-        text = searched_text(message)
-        for start, end in passages(text):
-            name = f"{start}:{end}:{message.message_key}"
-            yield name, message.arrival_ordinal, f"{message.subject}\n{text[start:end]}"
-
-
-def _parts(name: str) -> tuple[str, int, int]:
-    start, end, message_key = name.split(":", 2)
-    return message_key, int(start), int(end)
-
-
-def _keep(index: Bm25Index, folder: Path) -> None:
-    """Writes the index beside its final name, renames it, and removes the ones that it replaces."""
-    parent = private_dir(folder.parent)
-    written = parent / f".{folder.name}.tmp"
-    shutil.rmtree(written, ignore_errors=True)
-    index.save(written)
-    written.replace(folder)
-    fsync_dir(parent)
-    for other in parent.iterdir():
-        if other != folder:
-            shutil.rmtree(other)
 
 
 def _cite(message: StoredMessage, passage: str, score: float) -> Citation:

@@ -13,12 +13,13 @@ import bm25s
 import numpy as np
 
 from pipeline.errors import MailtideError
-from pipeline.home import private_dir, write_atomic
+from pipeline.home import private_dir, sha256_file, write_atomic
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 """Runs of letters and digits of any script; an apostrophe joins (``don't``), nothing else does."""
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
+DOCUMENTS = "documents.json"
 
 
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{2,}")
@@ -93,18 +94,23 @@ class Bm25Index:
             "words": self._retriever is not None,
             "keys": self._keys,
             "ordinals": self._ordinals.tolist(),
+            "sha256": {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != DOCUMENTS},
         }
         for path in folder.iterdir():
             path.chmod(0o600)
-        write_atomic(folder / "documents.json", json.dumps(document).encode())
+        write_atomic(folder / DOCUMENTS, json.dumps(document).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Bm25Index:
-        """Reads back what :meth:`save` wrote; raises ``MailtideError`` when it is missing or of another version."""
+        """Reads back what :meth:`save` wrote; raises ``MailtideError`` when it is missing, of another version, or when a
+        byte differs."""
         try:
-            document = json.loads((folder / "documents.json").read_bytes())
+            document = json.loads((folder / DOCUMENTS).read_bytes())
             if document["format"] != INDEX_FORMAT:
                 raise ValueError(f"format {document['format']}")
+            for name, sha256 in document["sha256"].items():
+                if sha256_file(folder / name) != sha256:
+                    raise ValueError(f"{name} is not as it was written")
             retriever = bm25s.BM25.load(str(folder), show_progress=False) if document["words"] else None
             return cls(document["keys"], document["ordinals"], retriever)
         except (OSError, ValueError, KeyError) as error:

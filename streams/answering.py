@@ -1,4 +1,5 @@
-"""Who writes an answer's prose, if anybody: a real base model does, the built-in one only when asked to."""
+"""How an answer comes about: what finds the mails, and who writes the prose, if anybody: a real base model does, the
+built-in one only when asked to."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ShardRow
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
+from registry.finding import Engine, chosen_engine
+from retrain.embedder import Embedder, load_embedder
 from streams.claims import base_of
 from streams.runner import require_training
 
@@ -39,6 +42,21 @@ class Writer:
 
         messages = chat_messages(self.found)
         return generate(self.home, self.base, self.adapter, messages, MAX_NEW_TOKENS, model=self.settings.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What finds the mails of one mailbox, loaded and ready."""
+
+    engine: Engine
+    embedder: Embedder | None = None
+
+
+def search_of(home: Home, settings: Settings, mailbox: str) -> Search:
+    """The search of the settings; a model is loaded only where the engine needs one, which takes seconds: the store should
+    be closed meanwhile."""
+    engine = chosen_engine(settings.index, home, mailbox)
+    return Search(engine, None if engine == "bm25" else load_embedder(settings.index.model))
 
 
 def write_answer(

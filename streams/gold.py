@@ -11,7 +11,7 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow
 from pipeline.subjects import normalise_subject
-from registry.answer import searched_text
+from registry.indexes import searched_text
 from retrain.beir import Collection
 from retrain.gold import PARENT, Asked, Mail, queries_of
 

@@ -15,7 +15,8 @@ from pipeline.home import Home
 from pipeline.people import PeopleKey
 from pipeline.settings import Settings
 from pipeline.store import Store, Versions
-from registry.answer import answer, chat_messages, open_index
+from registry.answer import answer, chat_messages
+from registry.indexes import open_words
 from registry.passages import MOST_CHARACTERS, SENTENCES, passages
 from tests.support.stored import store_mail
 
@@ -93,17 +94,17 @@ def test_mailboxes_do_not_see_each_other(store: Store, home: Home) -> None:
 def test_the_index_follows_arrivals_is_reused_between_them_and_survives_damage(store: Store, home: Home) -> None:
     store_mail(store, 0, FILLER)
     assert answer(store, home, "main", "gateway beacon").citations == ()
-    (first,) = home.index("main").iterdir()
+    (first,) = (home.index("main") / "bm25").iterdir()
     written = (first / "documents.json").stat().st_mtime_ns
     answer(store, home, "main", "lunch")
     assert (first / "documents.json").stat().st_mtime_ns == written
     store_mail(store, 1, FACT)
     assert answer(store, home, "main", "gateway beacon").passage == FACT
-    (second,) = home.index("main").iterdir()
+    (second,) = (home.index("main") / "bm25").iterdir()
     assert second != first
     (second / "documents.json").write_text("{")
     assert answer(store, home, "main", "gateway beacon").passage == FACT
-    assert len(open_index(store, home, "main")) == 3
+    assert len(open_words(store, home, "main")) == 3
     assert all(file.stat().st_mode & 0o077 == 0 for file in second.iterdir())
 
 

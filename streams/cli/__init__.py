@@ -14,6 +14,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.simulate": ("simulate",),
     "streams.cli.adapters": ("registry",),
     "streams.cli.asking": ("ask", "sql", "export"),
+    "streams.cli.data": ("data",),
+    "streams.cli.index": ("index",),
     "streams.cli.qrels": ("qrels",),
     "streams.cli.aside": ("deadletters", "quarantine"),
     "streams.cli.topics": ("topics",),

@@ -18,7 +18,7 @@ QUOTED = "quoted from the best matching mail; the built-in model's own prose is 
 def tell_answer(answer: Answer, *, written: str | None = None, by: str = "") -> None:
     """Prints what the model wrote, where one did, else the best passage as the quotation that it is; then the mails."""
     if not answer.citations:
-        click.echo("No mail shares a word with the question.")
+        click.echo("No mail fits the question.")
         return
     if written is not None:
         click.echo(f"{written.strip()}\n\n(written by {by} from the mails below)")
@@ -32,3 +32,5 @@ def tell_answer(answer: Answer, *, written: str | None = None, by: str = "") -> 
             for number, mail in enumerate(answer.citations, 1)
         ],
     )
+    if answer.unknown:
+        click.echo(f"{answer.unknown:,} new mails were searched by words alone: run `mailtide index rebuild`.")

@@ -33,7 +33,7 @@ def ask_command(
     """Answer QUESTION from the mailbox, citing the mails used."""
     from pipeline.errors import UsageError
     from registry.answer import answer
-    from streams.answering import write_answer
+    from streams.answering import search_of, write_answer
     from streams.cli.answers import tell_answer
     from streams.cli.opening import opened, settings_of, the_mailbox
 
@@ -42,7 +42,9 @@ def ask_command(
     settings = settings_of(home)
     with opened(home) as store:
         name = the_mailbox(store, mailbox)
-        found = answer(store, home, name, question, count)
+    search = search_of(home, settings, name)
+    with opened(home) as store:
+        found = answer(store, home, name, question, count, engine=search.engine, embedder=search.embedder)
         writer = write_answer(store, home, settings, name, found, adapter_id, generate=generate)
     written = writer.write() if writer is not None and found.citations else None
     if as_json:

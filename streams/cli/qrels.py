@@ -118,7 +118,9 @@ def evaluate_command(
         return
     _tell(trials)
     if not engines and len(named) == 1:
-        click.echo("Only BM25: the embedding model is not installed (`mailtide doctor` says how to get it).")
+        from streams.requirements import install_command
+
+        click.echo(f"Only BM25: the embedding model is not installed ({install_command('search')}).")
 
 
 def _figures(trial: Trial) -> dict[str, Any]:

@@ -1,0 +1,215 @@
+"""The search indexes of a mailbox: words and vectors, made from the store and kept in the home. Derived data: they follow
+the mail, are made anew where their bytes are not those recorded, and may be removed at any time.
+
+    indexes/MAILBOX/bm25/v1-NEWEST/      BM25 over passages, built anew when mail has come
+    indexes/MAILBOX/vectors/             one vector per mail; what is new is put after the rest
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.domain import StoredMessage
+from pipeline.errors import MailtideError
+from pipeline.home import Home, fsync_dir, private_dir
+from pipeline.scrub import mask_credentials
+from pipeline.store import Store
+from pipeline.subjects import normalise_subject
+from registry.passages import passages
+from retrain.bm25 import Bm25Index
+from retrain.embedder import Embedder
+from retrain.vector_file import read_note, read_vectors, write_vectors
+from retrain.vectors import Document, Embedded, Vectors, embed_documents
+
+WORDS, VECTORS = "bm25", "vectors"
+
+WORDS_VERSION = 1
+"""Raised when other passages, or other words, would be indexed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an index of a mailbox stands: ``documents`` in it (passages or mails), and ``lag``, the mails that it does not
+    know yet. ``state`` is current, behind, missing, or damaged (its bytes are not those recorded: it is made anew)."""
+
+    mailbox: str
+    index: str
+    state: str
+    documents: int
+    lag: int
+    model: str
+    n_bytes: int
+
+
+def searched_text(message: StoredMessage) -> str:
+    """What of a mail is searched and quoted: the own words, the full text where there are none."""
+    return message.own_text or message.text
+
+
+def open_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
+    """BM25 over the passages of a mailbox, built anew when mail has arrived since; names of documents are
+    :func:`passage_name`'s."""
+    newest = _newest(store, mailbox)
+    if newest < 0:
+        return Bm25Index.build([])
+    folder = _words_folder(home, mailbox, newest)
+    if folder.is_dir():
+        try:
+            return Bm25Index.load(folder)
+        except MailtideError:
+            shutil.rmtree(folder)
+    return build_words(store, home, mailbox)
+
+
+def build_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
+    """Builds it from the store, whatever is there."""
+    newest = _newest(store, mailbox)
+    index = Bm25Index.build(_passages(store, mailbox))
+    if newest >= 0:
+        _keep(index, _words_folder(home, mailbox, newest))
+    return index
+
+
+def passage_name(message_key: str, start: int, end: int) -> str:
+    """A passage as a document: its mail and its place in :func:`searched_text`."""
+    return f"{start}:{end}:{message_key}"
+
+
+def passage_of(name: str) -> tuple[str, int, int]:
+    """Message key, start and end of what :func:`passage_name` named."""
+    start, end, message_key = name.split(":", 2)
+    return message_key, int(start), int(end)
+
+
+def documents(store: Store, mailbox: str, after: int = -1) -> Iterator[Document]:
+    """Mails with an ordinal above ``after`` as they are embedded: subject without reply marks, and what is searched. They
+    are masked like chunks are, as vectors may go to a server."""
+    for message in store.all_messages(mailbox, after + 1):
+        subject = normalise_subject(message.subject)[0]
+        yield message.message_key, message.arrival_ordinal, mask_credentials(f"{subject}\n{searched_text(message)}")
+
+
+def stored_vectors(home: Home, mailbox: str, embedder: Embedder) -> Vectors:
+    """The vectors of a mailbox as they are on disk; empty where there are none, or damaged ones, or another model's."""
+    found = read_vectors(vectors_folder(home, mailbox))
+    return found if found is not None and found.model == embedder.name else Vectors.none(embedder)
+
+
+def add_vectors(
+    home: Home,
+    mailbox: str,
+    new: list[Document],
+    embedder: Embedder,
+    after: Vectors,
+    *,
+    known: Vectors | None = None,
+    told: Callable[[int], None] = lambda read: None,
+) -> Embedded:
+    """Embeds mails that came after those of ``after`` and keeps all; a kill loses one block at most. The store need not be
+    open: this can take minutes. ``known`` may hold vectors of the same texts."""
+    folder = vectors_folder(home, mailbox)
+
+    def keep(embedded: Embedded) -> None:
+        write_vectors(folder, embedded.vectors)
+        told(embedded.read)
+
+    done = embed_documents(new, embedder, known, after=after, keep=keep)
+    keep(done)
+    return done
+
+
+def vectors_folder(home: Home, mailbox: str) -> Path:
+    return home.index(mailbox) / VECTORS
+
+
+@contextmanager
+def writing(home: Home, mailbox: str) -> Iterator[bool]:
+    """Whether this process may write the mailbox's vectors within; it does not wait. The system takes the lock from a
+    process that ends."""
+    private_dir(home.index(mailbox))
+    file = os.open(home.index(mailbox) / ".writing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(file)
+
+
+def standings(store: Store, home: Home, mailbox: str) -> list[Standing]:
+    """How the indexes of a mailbox stand, their digests checked."""
+    return [_words_standing(store, home, mailbox), _vectors_standing(store, home, mailbox)]
+
+
+def _words_standing(store: Store, home: Home, mailbox: str) -> Standing:
+    folders = sorted((home.index(mailbox) / WORDS).glob(f"v{WORDS_VERSION}-*"))
+    if not folders:
+        return Standing(mailbox, WORDS, "missing", 0, lag(store, mailbox, -1), "", 0)
+    newest = int(folders[-1].name.partition("-")[2])
+    behind = lag(store, mailbox, newest)
+    try:
+        count = len(Bm25Index.load(folders[-1]))
+    except MailtideError:
+        return Standing(mailbox, WORDS, "damaged", 0, behind, "", _size(folders[-1]))
+    return Standing(mailbox, WORDS, "behind" if behind else "current", count, behind, "", _size(folders[-1]))
+
+
+def _vectors_standing(store: Store, home: Home, mailbox: str) -> Standing:
+    folder = vectors_folder(home, mailbox)
+    note = read_note(folder)
+    if note is None:
+        return Standing(mailbox, VECTORS, "missing", 0, lag(store, mailbox, -1), "", _size(folder))
+    behind = lag(store, mailbox, note.newest)
+    state = "damaged" if read_vectors(folder) is None else "behind" if behind else "current"
+    return Standing(mailbox, VECTORS, state, note.documents, behind, note.model, _size(folder))
+
+
+def _newest(store: Store, mailbox: str) -> int:
+    newest = store.scalar("SELECT max(arrival_ordinal) FROM message_rows WHERE mailbox = ?", [mailbox])
+    return -1 if newest is None else int(newest)
+
+
+def lag(store: Store, mailbox: str, newest: int) -> int:
+    """Mails of a mailbox that came after the ordinal ``newest``."""
+    sql = "SELECT count(*) FROM message_rows WHERE mailbox = ? AND arrival_ordinal > ?"
+    return int(store.scalar(sql, [mailbox, newest]))
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _words_folder(home: Home, mailbox: str, newest: int) -> Path:
+    return home.index(mailbox) / WORDS / f"v{WORDS_VERSION}-{newest:012d}"
+
+
+def _passages(store: Store, mailbox: str) -> Iterator[Document]:
+    """Every passage with the subject of its mail, so that a passage that says only "it" is found too."""
+    for message in store.all_messages(mailbox):
+        text = searched_text(message)
+        for start, end in passages(text):
+            name = passage_name(message.message_key, start, end)
+            yield name, message.arrival_ordinal, f"{message.subject}\n{text[start:end]}"
+
+
+def _keep(index: Bm25Index, folder: Path) -> None:
+    """Writes the index beside its final name, renames it, and removes the ones that it replaces."""
+    parent = private_dir(folder.parent)
+    written = parent / f".{folder.name}.tmp"
+    for old in (written, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    index.save(written)
+    written.replace(folder)
+    fsync_dir(parent)
+    for other in parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other)

@@ -1,0 +1,110 @@
+"""Making indexes anew and saying how they stand, over the mailboxes of a home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import MailtideError, NothingToDo, UsageError
+from pipeline.home import Home
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import MailboxRow
+from registry.indexes import (
+    VECTORS,
+    WORDS,
+    Standing,
+    add_vectors,
+    build_words,
+    documents,
+    standings,
+    stored_vectors,
+    writing,
+)
+from retrain.embedder import Embedder, load_embedder
+from retrain.vectors import Vectors
+from streams.requirements import install_command
+from streams.stores import OpenStore
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """An index made anew: its documents, how many texts were embedded for it, and why there are no vectors beside it."""
+
+    mailbox: str
+    index: str
+    documents: int
+    embedded: int = 0
+    missing: str = ""
+
+
+def mailboxes_of(store: Store, named: str | None) -> list[str]:
+    """The mailboxes meant: the one named, else all. Raises as a command should where there is none."""
+    known = sorted(row.mailbox for row in store.fetch(MailboxRow))
+    if not known:
+        raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
+    if named is not None and named not in known:
+        raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known)}")
+    return known if named is None else [named]
+
+
+def standings_of(store: Store, home: Home, settings: Settings, mailboxes: Sequence[str]) -> list[Standing]:
+    """How every index stands; without vectors where the settings want none and there are none."""
+    found = [standing for mailbox in mailboxes for standing in standings(store, home, mailbox)]
+    return [one for one in found if one.index != VECTORS or one.n_bytes or settings.index.engine != "bm25"]
+
+
+def rebuild(
+    home: Home,
+    settings: Settings,
+    open_store: OpenStore,
+    mailbox: str | None,
+    *,
+    fresh: bool = False,
+    embedder: Embedder | None = None,
+    told: Callable[[str, int, int], None] = lambda mailbox, read, most: None,
+) -> list[Rebuilt]:
+    """Makes words anew and, unless the engine is ``bm25``, vectors; mail of which a vector is kept is embedded again only
+    when ``fresh``. With the engine ``auto`` a missing model is a remark; with the others an error.
+
+    ``told`` hears mailbox, texts embedded, and texts at most. The store is open only while it is read.
+    """
+    with open_store() as store:
+        names = mailboxes_of(store, mailbox)
+        rebuilt = [Rebuilt(name, WORDS, len(build_words(store, home, name))) for name in names]
+    if settings.index.engine == "bm25":
+        return rebuilt
+    if embedder is None:
+        try:
+            embedder = load_embedder(settings.index.model)
+        except MailtideError as error:
+            if settings.index.engine != "auto":
+                raise
+            missing = f"{error.message}; {install_command('search')}"
+            return [Rebuilt(one.mailbox, one.index, one.documents, missing=missing) for one in rebuilt]
+    return rebuilt + [_vectors(home, open_store, name, embedder, fresh, told) for name in names]
+
+
+def _vectors(
+    home: Home,
+    open_store: OpenStore,
+    mailbox: str,
+    embedder: Embedder,
+    fresh: bool,
+    told: Callable[[str, int, int], None],
+) -> Rebuilt:
+    with writing(home, mailbox) as allowed:
+        if not allowed:
+            raise MailtideError(f"another process is indexing {mailbox}", hint="wait for it, or look with `index status`")
+        with open_store() as store:
+            mails = list(documents(store, mailbox))
+        done = add_vectors(
+            home,
+            mailbox,
+            mails,
+            embedder,
+            Vectors.none(embedder),
+            known=None if fresh else stored_vectors(home, mailbox, embedder),
+            told=lambda read: told(mailbox, read, len(mails)),
+        )
+    return Rebuilt(mailbox, VECTORS, len(done.vectors.keys), done.read)
