@@ -16,7 +16,9 @@ from tests.bench.machine import describe
 from tests.bench.program import run
 from tests.bench.report import cells, figure, markdown
 from tests.bench.rows import BenchRow
+from tests.bench.transcript import thinned
 from tests.support.archives import mail
+from tests.support.live import Said
 
 ROW = BenchRow("import", 1234.5, "mails/s", "other | thing", 500.0, 2.469, "twice it", True, "")
 REPLY = (
@@ -64,7 +66,9 @@ def test_a_benchmark_gets_what_it_asks_for(tmp_path: Path) -> None:
 
 
 def test_the_driver_finds_the_benchmarks() -> None:
-    assert {"import-rate", "large-import", "commands", "malformed"} <= {benchmark.name for benchmark in benchmarks()}
+    assert {"import-rate", "commands", "malformed", "delivery", "training-start", "idle"} <= {
+        benchmark.name for benchmark in benchmarks()
+    }
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,14 @@ def test_the_page_holds_command_machine_and_rows() -> None:
     assert "| Python | " in page
     assert "| import | 1,234 mails/s | other \\| thing | 500 mails/s | 2.47 | twice it | yes |  |" in page
     assert cells(ROW)[6] == "yes"
+
+
+def test_a_transcript_keeps_all_but_what_repeats() -> None:
+    lines = [Said(f"2026-11-21T10:00:0{second}.000Z", "feed", f"handed on up to number {second}") for second in range(5)]
+    closed = Said("2026-11-21T10:00:06.000Z", "assign", "window 0 of main closed")
+    kept = list(thinned([*lines, closed, *lines[:3]]))
+    assert kept[:2] == lines[:2] and kept[3:] == [closed, *lines[:3]]
+    assert kept[2].message == "3 more lines of mail handed on and taken, to 10:00:04.000"
 
 
 def test_a_program_is_measured_and_its_failure_told() -> None:

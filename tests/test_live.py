@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.home import Home
 from tests.support.kafka import Broker
-from tests.support.live import FINAL, MAILBOX, USER, Live, invented_mail, live
+from tests.support.live import FINAL, MAILS, SMALL, USER, Live, invented_mail, live
 from tests.support.program import run
 
-MAILS = 300
-SETTINGS: dict[str, Any] = {
-    "seed": 7,
-    "split": {"train": 0.6, "val": 0.3, "test": 0.1},
-    "window": {"bootstrap": 180, "count": 60, "age": None},
-    "chunk": {"max_tokens": 256},
-    "model": {
-        "context": 256,
-        "builtin": {"base_tokens": 30_000, "width": 64, "layers": 2, "heads": 2, "vocabulary": 1024},
-    },
-    "train": {"epochs": 1, "batch_tokens": 1024},
-    "gate": {"max_loss": 0.1, "max_drift": 0.15},
-}
-"""As the demo's, on a model and windows of a fifth of the size: the gate may promote, reject or abstain."""
 EVIDENCE = {
     "request.json",
     "exclusions.parquet",
@@ -45,11 +29,11 @@ EVIDENCE = {
 @pytest.mark.timeout(1800)
 def test_mail_that_is_sent_ends_as_a_verdict(broker: Broker, tmp_path: Path) -> None:
     mailbox, mails = invented_mail(tmp_path, MAILS)
-    with live(tmp_path, broker, mailbox, **SETTINGS) as room:
+    with live(tmp_path, broker, mailbox, **SMALL) as room:
         sent = room.send(mails)
         assert sent >= MAILS
-        room.until(lambda: stored(room) == sent, 600)
-        room.until(lambda: room.undecided() == [], 900)
+        room.until(lambda: room.stored() == sent, 600)
+        room.until(room.settled, 900)
 
         counts = room.rows("SELECT (SELECT count(*) FROM messages) AS new, (SELECT count(*) FROM duplicates) AS again")
         assert counts == [{"new": mailbox.messages, "again": mailbox.duplicates}]
@@ -61,12 +45,6 @@ def test_mail_that_is_sent_ends_as_a_verdict(broker: Broker, tmp_path: Path) -> 
         assert room.stop() == dict.fromkeys(room.processes, 0)
     verified = run(room.home.root, "registry", "verify")
     assert verified.returncode == 0, verified.stderr
-
-
-def stored(room: Live) -> int:
-    """Mails that are durable, as messages or as repeats of one."""
-    (row,) = room.rows("SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM duplicates) AS n")
-    return int(row["n"])
 
 
 def check_runs(room: Live) -> None:
@@ -89,12 +67,6 @@ def check_deployment(room: Live) -> None:
     promoted = room.rows("SELECT adapter_id FROM runs WHERE status = 'promoted'")
     assert bool(champions) == bool(promoted)
     if champions:
-        room.until(lambda: points_at(room.home) == champions[0]["adapter_id"])
+        room.until(lambda: room.deployed() == champions[0]["adapter_id"])
     else:
-        assert points_at(room.home) is None
-
-
-def points_at(home: Home) -> str | None:
-    """The adapter that is deployed."""
-    link = home.champion_link(MAILBOX)
-    return link.resolve().name if link.is_symlink() else None
+        assert room.deployed() is None

@@ -70,7 +70,7 @@ def _by_role(folder: Path, seconds: float) -> list[BenchRow]:
     mailbox, mails = invented_mail(folder, MAILS)
     with running(folder / "broker") as broker, live(folder, broker, mailbox, window=WINDOW, model=TINY) as room:
         room.send(mails)
-        room.until(lambda: room.rows("SELECT run_id FROM runs") and not room.undecided(), PATIENCE_SECONDS)
+        room.until(room.settled, PATIENCE_SECONDS)
         rests = _watched({name: process.pid for name, process in room.processes.items()}, seconds)
     busiest = max(rests, key=lambda name: rests[name].share)
     others = ", ".join(f"{name} {rest.share:.1%}" for name, rest in rests.items() if name != busiest)

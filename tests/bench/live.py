@@ -36,6 +36,7 @@ TAKEN = re.compile(r": (?P<mails>\d+) mails, \d+ new$")
 
 FIRST_WINDOW, WINDOW = 200, 50
 ROUNDS = 3
+PATIENCE_SECONDS = 900.0
 START_SECONDS = 15.0
 STAGES = {
     "stored and closed": re.compile(r"^windows? .* closed$"),
@@ -56,7 +57,7 @@ def bench_delivery(data: Path, *, quick: bool = False) -> list[BenchRow]:
         with daemon(home) as process, Bystander(server) as bystander, server.connection(USER) as client:
             cpu = sum(psutil.Process(process.pid).cpu_times()[:2])
             sent = _append(client, mails)
-            until(lambda: len(_taken(log)) == len(mails) == len(bystander.told), 60)
+            until(lambda: len(_taken(log)) == len(mails) == len(bystander.told), PATIENCE_SECONDS)
             cpu = sum(psutil.Process(process.pid).cpu_times()[:2]) - cpu
         durable = [then - at for then, at in zip(_taken(log), sent, strict=True)]
         told = [then - at for then, at in zip(bystander.told, sent, strict=True)]
@@ -161,7 +162,7 @@ def bench_training_start(*, quick: bool = False) -> list[BenchRow]:
         window = {"bootstrap": FIRST_WINDOW, "count": WINDOW, "age": None}
         with live(folder, broker, mailbox, window=window, model=model, train={"epochs": 1, "threads": 1}) as room:
             room.send(new[:FIRST_WINDOW])
-            room.until(lambda: room.undecided() == [] and room.rows("SELECT run_id FROM runs"), 600)
+            room.until(room.settled, PATIENCE_SECONDS)
             starts = [
                 _start(room, new[FIRST_WINDOW + each * WINDOW : FIRST_WINDOW + (each + 1) * WINDOW])
                 for each in range(rounds)
@@ -199,10 +200,10 @@ def _start(room: Live, mails: Sequence[bytes]) -> Start:
         found[:] = [path for path in room.home.runs.glob("*/metrics.jsonl") if path not in known and path.stat().st_size]
         return bool(found)
 
-    room.until(stepped, 300)
+    room.until(stepped, PATIENCE_SECONDS)
     step = time.time() - sent
     stages = {stage: _first(room, pattern, sent) - sent for stage, pattern in STAGES.items()}
-    room.until(lambda: room.undecided() == [], 300)
+    room.until(room.settled, PATIENCE_SECONDS)
     return Start(stages, step)
 
 

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from pipeline.home import Home, write_atomic
 from tests.support.kafka import running
-from tests.support.live import MAILBOX, Live, Said, invented_mail, live
+from tests.support.live import MAILBOX, MAILS, SMALL, Live, Said, invented_mail, live
 from tests.support.program import run
-from tests.test_live import MAILS, SETTINGS, points_at, stored
 
 REPEATING = re.compile(r"handed on up to number|\d+ mails, \d+ new$")
 KEPT = 2
@@ -62,15 +61,15 @@ def transcript() -> str:
     with tempfile.TemporaryDirectory() as name, running(Path(name) / "broker") as broker:
         folder = Path(name)
         mailbox, mails = invented_mail(folder, MAILS)
-        with live(folder, broker, mailbox, **SETTINGS) as room:
+        with live(folder, broker, mailbox, **SMALL) as room:
             began = datetime.now(UTC)
             at = time.monotonic()
             sent = room.send(mails)
             sending = time.monotonic() - at
-            room.until(lambda: stored(room) == sent, PATIENCE_SECONDS)
-            room.until(lambda: room.undecided() == [], PATIENCE_SECONDS)
+            room.until(lambda: room.stored() == sent, PATIENCE_SECONDS)
+            room.until(room.settled, PATIENCE_SECONDS)
             champion = room.rows("SELECT adapter_id FROM adapters WHERE status = 'champion'")
-            room.until(lambda: not champion or points_at(room.home) == champion[0]["adapter_id"])
+            room.until(lambda: not champion or room.deployed() == champion[0]["adapter_id"])
             answers = [_asked(room.home, command) for command in COMMANDS]
             room.stop()
             happened = [_line(said, room) for said in thinned(room.said)]

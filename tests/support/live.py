@@ -24,6 +24,20 @@ USER = "ada"
 MAILBOX = "main"
 ROLES = ("feed", "parse", "parse", "assign", "train", "deploy")
 FINAL = frozenset({"promoted", "rejected", "abstained"})
+MAILS = 300
+SMALL: dict[str, Any] = {
+    "seed": 7,
+    "split": {"train": 0.6, "val": 0.3, "test": 0.1},
+    "window": {"bootstrap": 180, "count": 60, "age": None},
+    "chunk": {"max_tokens": 256},
+    "model": {
+        "context": 256,
+        "builtin": {"base_tokens": 30_000, "width": 64, "layers": 2, "heads": 2, "vocabulary": 1024},
+    },
+    "train": {"epochs": 1, "batch_tokens": 1024},
+    "gate": {"max_loss": 0.1, "max_drift": 0.15},
+}
+"""As the demo's, with a model and windows that are much smaller: the gate may promote, reject or abstain."""
 SEPARATOR = re.compile(rb"^From [^\n]*\n", re.MULTILINE)
 
 
@@ -53,14 +67,23 @@ class Live:
         """What the owner answers to a query meanwhile."""
         return rows(self.home, sql)
 
-    def undecided(self) -> list[int]:
-        """Closed windows that no verdict is about yet."""
-        closed = self.rows("SELECT window_idx AS w FROM windows WHERE closed_at IS NOT NULL ORDER BY 1")
+    def stored(self) -> int:
+        """Mails that are durable, as messages or as repeats of one."""
+        (row,) = self.rows("SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM duplicates) AS n")
+        return int(row["n"])
+
+    def deployed(self) -> str | None:
+        """The adapter that ``champions/`` points at."""
+        link = self.home.champion_link(MAILBOX)
+        return link.resolve().name if link.is_symlink() else None
+
+    def settled(self) -> bool:
+        """Whether windows have closed and a verdict is about each of them; fails when a run has failed."""
+        closed = self.rows("SELECT window_idx AS w FROM windows WHERE closed_at IS NOT NULL")
         runs = self.rows("SELECT status, windows FROM runs")
+        assert not any(row["status"] == "failed" for row in runs), self.log
         judged = {window for row in runs if row["status"] in FINAL for window in row["windows"]}
-        failed = [row for row in runs if row["status"] == "failed"]
-        assert not failed, self.log
-        return [row["w"] for row in closed if row["w"] not in judged]
+        return bool(closed) and judged >= {row["w"] for row in closed}
 
     def until(self, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
         """As ``until``; fails at once, with what was said, when a process has ended."""
