@@ -33,6 +33,10 @@ class Home:
         return self.root / "people.key"
 
     @property
+    def signing_key(self) -> Path:
+        return self.root / "signing.key"
+
+    @property
     def owner_socket(self) -> Path:
         return self.root / "owner.sock"
 

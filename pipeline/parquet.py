@@ -84,5 +84,5 @@ def read_table(
     try:
         table = pq.read_table(pa.BufferReader(data), columns=names, use_threads=False)
         return table.select(names).cast(wanted).replace_schema_metadata(table.schema.metadata)
-    except (pa.ArrowException, KeyError) as reason:
+    except (pa.ArrowException, OSError, KeyError) as reason:
         raise error(f"{path} is not what this version reads ({reason})", hint=hint) from reason

@@ -1,26 +1,30 @@
-"""What made an adapter, by digest: receipt.json in the run's folder, chained to the receipt of the run it continued.
+"""What made an adapter, by digest: receipt.json in the run's folder, chained to the receipt of the run it continued, and
+signed with the home's key.
 
-A receipt names every file that a run read or wrote. One changed byte in any of them, in the receipt itself or in a
-receipt further up the lineage is found by :func:`verify`. Texts may have been erased since: that is not a change.
+A receipt names every file that a run read or wrote, so that one changed byte in any of them, in the receipt itself or in a
+receipt further up the lineage is found (``registry/verify.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import MailtideError, RegistryError
+from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file, sha256_folder, write_atomic
 from pipeline.requests import RunRequest, RunResult, ShardRef
 from registry.gate import Verdict
+from registry.signing import SigningKey, is_signed
 
 RECEIPT = "receipt.json"
+
+VERSION = 2
+"""2: files of folders one by one, and signed."""
 
 FILES = (
     "request.json",
@@ -44,10 +48,11 @@ class Frozen(BaseModel):
 
 
 class Folder(Frozen):
-    """A folder relative to the home and its :func:`pipeline.home.sha256_folder`."""
+    """A folder relative to the home, its :func:`pipeline.home.sha256_folder`, and the sha256 of each of its files."""
 
     path: str
     sha256: str
+    files: dict[str, str]
 
 
 class Parent(Frozen):
@@ -59,9 +64,10 @@ class Parent(Frozen):
 
 
 class Receipt(Frozen):
-    """Everything by digest. ``base`` is None where the base is not a folder of this home; ``verdict`` is the gate's."""
+    """Everything by digest. ``base`` is None where the base is not a folder of this home; ``verdict`` is the gate's, its
+    policy included; ``signature`` is that of all other fields by the holder of the public key ``signed_by``."""
 
-    version: int = 1
+    version: int = VERSION
     run_id: str
     mailbox: str
     adapter_id: str
@@ -74,22 +80,39 @@ class Receipt(Frozen):
     files: dict[str, str]
     environment: dict[str, str]
     verdict: dict[str, Any]
+    signed_by: str
+    signature: str = ""
+
+    def signed(self, key: SigningKey) -> Receipt:
+        """The same receipt, signed."""
+        named = self.model_copy(update={"signed_by": key.public})
+        return named.model_copy(update={"signature": key.sign(named._told())})
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the signature is that of the key named."""
+        return is_signed(self._told(), self.signed_by, self.signature)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON that ends with its own digest, so that the same receipt is the same bytes and no other is."""
+        """Canonical JSON with its own digest, so that the same receipt is the same bytes and no other is."""
         fields = self.model_dump(mode="json")
-        fields["sha256"] = hashlib.sha256(_canonical(fields)).hexdigest()
-        return _canonical(fields)
+        return _canonical({**fields, "sha256": hashlib.sha256(self._told()).hexdigest()})
+
+    def _told(self) -> bytes:
+        """What is signed: everything but the signature."""
+        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Receipt:
-        """Reads what :meth:`to_bytes` gave; raises ``ValueError`` when one byte of it is another."""
+        """Reads what :meth:`to_bytes` gave; raises ``ValueError`` when one byte of it is another, or of another version."""
         fields = json.loads(data)
         if not isinstance(fields, dict):
             raise ValueError("not a receipt")
+        if fields.get("version") != VERSION:
+            raise ValueError(f"of version {fields.get('version')}, this program reads {VERSION}")
         fields.pop("sha256", None)
         receipt = cls.model_validate_json(json.dumps(fields))
-        if receipt.to_bytes() != data:
+        if receipt.to_bytes() != data or not receipt.is_signed:
             raise ValueError("not as it was written")
         return receipt
 
@@ -97,7 +120,7 @@ class Receipt(Frozen):
 def build_receipt(
     home: Home, request: RunRequest, result: RunResult, verdict: Verdict, decided_at: datetime, *, parent_receipt: str = ""
 ) -> Receipt:
-    """Digests what the run left; raises ``RegistryError`` when a file is missing.
+    """Digests what the run left, and signs that; raises ``RegistryError`` when a file is missing or the key cannot be read.
 
     ``parent_receipt`` is the sha256 that was recorded of the parent run's receipt ("" without a parent).
     """
@@ -117,12 +140,13 @@ def build_receipt(
         parent=Parent(adapter_id=above.adapter_id, run_id=above.run_id, receipt_sha256=parent_receipt) if above else None,
         base_id=request.base.base_id,
         base=_base(home, request),
-        adapter=Folder(path=adapter.relative_to(home.root).as_posix(), sha256=sha256_folder(adapter)),
+        adapter=_folder(home, adapter),
         shards=request.shards,
         files={name: sha256_file(folder / name) for name in FILES},
         environment=result.environment,
         verdict=json.loads(verdict.to_json()),
-    )
+        signed_by="",
+    ).signed(SigningKey.of(home))
 
 
 def write_receipt(home: Home, receipt: Receipt) -> str:
@@ -130,39 +154,6 @@ def write_receipt(home: Home, receipt: Receipt) -> str:
     data = receipt.to_bytes()
     write_atomic(home.run(receipt.run_id) / RECEIPT, data)
     return hashlib.sha256(data).hexdigest()
-
-
-def verify(home: Home, run_id: str, *, recorded: str | None = None, erased: Collection[str] = ()) -> list[str]:
-    """Problems of a run's files, one sentence each; none when every byte is as it was.
-
-    ``recorded`` is the sha256 that the store keeps of the receipt, without which a receipt and its files could be changed
-    together. ``erased`` are chunk ids whose text may be gone besides those that the run excluded. The receipts of the
-    lineage are checked up to the base, their files only when asked for by their own ``run_id``.
-    """
-    path = home.run(run_id) / RECEIPT
-    if not path.is_file():
-        return [f"{path} is missing"]
-    data = path.read_bytes()
-    problems = []
-    if recorded is not None and hashlib.sha256(data).hexdigest() != recorded:
-        problems.append(f"{path} is not the one that the store recorded")
-    try:
-        receipt = Receipt.from_bytes(data)
-    except ValueError:
-        return [*problems, f"{path} was changed after it was written"]
-    if receipt.run_id != run_id:
-        return [*problems, f"{path} is the receipt of another run, {receipt.run_id}"]
-    problems += [
-        problem
-        for name, sha256 in receipt.files.items()
-        if (problem := _changed(home.run(run_id) / name, sha256, sha256_file))
-    ]
-    folders = [receipt.adapter] if receipt.base is None else [receipt.adapter, receipt.base]
-    problems += [
-        problem for folder in folders if (problem := _changed(home.root / folder.path, folder.sha256, sha256_folder))
-    ]
-    problems += _shard_problems(home, receipt, erased)
-    return problems + _chain_problems(home, receipt)
 
 
 def _canonical(fields: dict[str, Any]) -> bytes:
@@ -175,41 +166,9 @@ def _base(home: Home, request: RunRequest) -> Folder | None:
     folder = home.root / request.base.path
     if not folder.is_dir():
         raise RegistryError(f"the base {request.base.base_id} is missing at {folder}", hint="restore it from a backup")
-    return Folder(path=request.base.path, sha256=sha256_folder(folder))
+    return _folder(home, folder)
 
 
-def _changed(path: Path, sha256: str, digest: Callable[[Path], str]) -> str | None:
-    if not path.exists():
-        return f"{path} is missing"
-    return None if digest(path) == sha256 else f"{path} was changed: its sha256 is not the one in the receipt"
-
-
-def _shard_problems(home: Home, receipt: Receipt, erased: Collection[str]) -> list[str]:
-    from pipeline.runfiles import read_exclusions
-    from pipeline.shards import read_meta, verify_shard
-
-    problems: list[str] = []
-    try:
-        excluded = read_exclusions(home.run(receipt.run_id) / "exclusions.parquet")
-    except MailtideError as error:
-        return [error.message]
-    for shard in receipt.shards:
-        folder = home.root / shard.path
-        try:
-            meta = read_meta(folder, shard.sha256, columns=("chunk_id", "thread_id")).to_pylist()
-            gone = {row["chunk_id"] for row in meta if excluded.hold(row["thread_id"], row["chunk_id"])}
-            verify_shard(folder, shard.sha256, excluded=gone | set(erased))
-        except MailtideError as error:
-            problems.append(error.message)
-    return problems
-
-
-def _chain_problems(home: Home, receipt: Receipt) -> list[str]:
-    """Follows the receipts upwards: each must be, byte for byte, the one that its child saw."""
-    parent = receipt.parent
-    while parent is not None:
-        path = home.run(parent.run_id) / RECEIPT
-        if (problem := _changed(path, parent.receipt_sha256, sha256_file)) is not None:
-            return [problem]
-        parent = Receipt.from_bytes(path.read_bytes()).parent
-    return []
+def _folder(home: Home, path: Path) -> Folder:
+    files = {file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    return Folder(path=path.relative_to(home.root).as_posix(), sha256=sha256_folder(path), files=files)

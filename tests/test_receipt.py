@@ -1,18 +1,21 @@
-"""Receipts: whole when nothing changed, and one changed byte anywhere is found."""
+"""Receipts: canonical, signed, and of every byte of theirs one that counts."""
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import RegistryError
-from pipeline.shards import erase_texts
-from registry.decide import recorded_receipt
-from registry.receipt import FILES, RECEIPT, Receipt, build_receipt, verify
-from tests.support.finished import Finished, flip_a_byte
-from tests.support.lineage import MAILBOX
+from pipeline.home import sha256_file
+from registry.receipt import FILES, RECEIPT, Receipt, build_receipt
+from registry.signing import SigningKey, is_signed
+from tests.support.finished import Finished
 
 
 @pytest.fixture
@@ -22,36 +25,21 @@ def runs(tmp_path: Path) -> Iterator[Finished]:
     made.store.close()
 
 
-def test_what_was_not_touched_is_whole_up_to_the_base(runs: Finished) -> None:
+def test_it_says_what_the_run_read_and_left(runs: Finished) -> None:
     first, _, _ = runs.step()
-    second, _, _ = runs.step()
-    third, _, _ = runs.step(old=0.2)
-    for asked in (first, second, third):
-        assert verify(runs.home, asked.run_id, recorded=recorded_receipt(runs.store, asked.run_id)) == []
-    receipt = Receipt.from_bytes((runs.home.run(second.run_id) / RECEIPT).read_bytes())
+    second, result, _ = runs.step()
+    folder = runs.home.run(second.run_id)
+    receipt = Receipt.from_bytes((folder / RECEIPT).read_bytes())
     assert receipt.parent is not None
     assert (receipt.parent.run_id, receipt.adapter_id) == (first.run_id, second.adapter_id)
-    assert receipt.verdict["outcome"] == "promoted"
+    assert receipt.parent.receipt_sha256 == sha256_file(runs.home.run(first.run_id) / RECEIPT)
+    assert receipt.verdict["outcome"] == "promoted" and receipt.verdict["policy"]["max_loss"] == 0.03
     assert receipt.environment["torch"] == "2.13.0"
-
-
-def test_one_changed_byte_is_found_wherever_it_is(runs: Finished) -> None:
-    runs.step()
-    asked, _, _ = runs.step()
-    home, folder = runs.home, runs.home.run(asked.run_id)
-    covered = [folder / name for name in (*FILES, RECEIPT)]
-    covered.append(home.adapter(asked.adapter_id) / "adapter_model.safetensors")
-    covered.append(home.base(MAILBOX, "base") / "model.safetensors")
-    covered += [home.shard(MAILBOX, window) / name for window in (0, 1) for name in ("chunks.parquet", "text.parquet")]
-    assert len(covered) == 18
-    for path in covered:
-        whole = path.read_bytes()
-        flip_a_byte(path)
-        problems = verify(home, asked.run_id)
-        assert problems, f"{path.name} was changed"
-        assert any(path.name in problem or path.parent.name in problem for problem in problems)
-        path.write_bytes(whole)
-    assert verify(home, asked.run_id) == []
+    assert receipt.files == {name: sha256_file(folder / name) for name in FILES}
+    assert receipt.adapter.sha256 == result.adapter_sha256
+    assert set(receipt.adapter.files) == {"adapter_model.safetensors"}
+    assert receipt.base is not None and set(receipt.base.files) == {"model.safetensors"}
+    assert receipt.shards == second.shards
 
 
 def test_every_byte_of_the_receipt_counts(runs: Finished) -> None:
@@ -66,42 +54,67 @@ def test_every_byte_of_the_receipt_counts(runs: Finished) -> None:
                 Receipt.from_bytes(bytes(data))
 
 
-def test_a_receipt_forged_with_its_files_is_found_by_the_stores_record(runs: Finished) -> None:
-    asked, _, _ = runs.step()
-    path = runs.home.run(asked.run_id) / RECEIPT
-    forged = Receipt.from_bytes(path.read_bytes())
-    path.write_bytes(forged.model_copy(update={"environment": {"torch": "1.0"}}).to_bytes())
-    assert verify(runs.home, asked.run_id) == []
-    problems = verify(runs.home, asked.run_id, recorded=recorded_receipt(runs.store, asked.run_id))
-    assert problems == [f"{path} is not the one that the store recorded"]
-
-
-def test_a_changed_receipt_up_the_lineage_breaks_the_chain(runs: Finished) -> None:
+def test_a_receipt_is_that_of_the_homes_key_which_is_drawn_once_and_private(runs: Finished) -> None:
     first, _, _ = runs.step()
-    runs.step()
-    third, _, _ = runs.step()
-    path = runs.home.run(first.run_id) / RECEIPT
-    path.write_bytes(Receipt.from_bytes(path.read_bytes()).model_copy(update={"environment": {}}).to_bytes())
-    assert verify(runs.home, third.run_id) == [f"{path} was changed: its sha256 is not the one in the receipt"]
-    path.unlink()
-    assert verify(runs.home, third.run_id) == [f"{path} is missing"]
+    path = runs.home.signing_key
+    key = path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    second, _, _ = runs.step()
+    assert path.read_bytes() == key
+    for asked in (first, second):
+        receipt = Receipt.from_bytes((runs.home.run(asked.run_id) / RECEIPT).read_bytes())
+        assert receipt.signed_by == SigningKey.read(path).public
 
 
-def test_erased_text_is_no_change_and_missing_text_is(runs: Finished) -> None:
+def test_one_changed_and_signed_again_is_whole_and_of_another_key(runs: Finished) -> None:
     asked, _, _ = runs.step()
-    gone = "train0-0:w0:0"
-    erase_texts(runs.home.shard(MAILBOX, 0), [gone])
-    (problem,) = verify(runs.home, asked.run_id)
-    assert "lacks the text of 1 chunks" in problem
-    assert verify(runs.home, asked.run_id, erased=[gone]) == []
+    receipt = Receipt.from_bytes((runs.home.run(asked.run_id) / RECEIPT).read_bytes())
+    forged = receipt.model_copy(update={"environment": {"torch": "1.0"}})
+    with pytest.raises(ValueError, match="not as it was written"):
+        Receipt.from_bytes(forged.to_bytes())
+    other = SigningKey(b"o" * 32)
+    assert Receipt.from_bytes(forged.signed(other).to_bytes()).signed_by == other.public != receipt.signed_by
 
 
-def test_what_is_missing_is_named(runs: Finished) -> None:
+def test_one_of_another_version_says_so(runs: Finished) -> None:
+    asked, _, _ = runs.step()
+    fields = json.loads((runs.home.run(asked.run_id) / RECEIPT).read_bytes())
+    with pytest.raises(ValueError, match="of version 1, this program reads 2"):
+        Receipt.from_bytes(json.dumps({**fields, "version": 1}).encode())
+    with pytest.raises(ValueError):
+        Receipt.from_bytes(b"[]")
+
+
+def test_what_is_missing_when_it_is_written_is_named(runs: Finished) -> None:
     asked, result, decision = runs.step()
-    path = runs.home.run(asked.run_id) / "metrics.jsonl"
-    path.unlink()
-    assert verify(runs.home, asked.run_id) == [f"{path} is missing"]
-    assert verify(runs.home, "0" * 12) == [f"{runs.home.run('0' * 12) / RECEIPT} is missing"]
+    (runs.home.run(asked.run_id) / "metrics.jsonl").unlink()
     assert decision.verdict is not None
     with pytest.raises(RegistryError, match=r"lacks metrics\.jsonl"):
         build_receipt(runs.home, asked, result, decision.verdict, runs.now)
+
+
+@pytest.mark.parametrize("content", ["", "no key", "ab" * 31, "ab" * 33])
+def test_a_key_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "signing.key"
+    path.write_text(content)
+    with pytest.raises(RegistryError, match=r"signing\.key"):
+        SigningKey.read(path)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=100), st.integers(min_value=0), st.data())
+def test_a_signature_is_of_these_bytes_by_this_key(seed: bytes, told: bytes, place: int, data: st.DataObject) -> None:
+    key = SigningKey(seed)
+    signature = key.sign(told)
+    assert is_signed(told, key.public, signature)
+    assert key.sign(told) == signature
+    assert not is_signed(told + b"x", key.public, signature)
+    assert not is_signed(told, SigningKey(bytes(31) + b"1").public, signature) or seed == bytes(31) + b"1"
+    other = data.draw(st.sampled_from("0123456789abcdefABCDEF ").filter(lambda digit: digit != signature[place % 128]))
+    assert not is_signed(told, key.public, signature[: place % 128] + other + signature[place % 128 + 1 :])
+
+
+def test_the_signature_is_that_of_the_standard() -> None:
+    """RFC 8032, section 7.1, test 2."""
+    key = SigningKey(bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"))
+    assert key.public == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+    assert key.sign(b"\x72").startswith("92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da")

@@ -218,31 +218,37 @@ def journal_command(home: Home, as_json: bool) -> None:
 
 
 @registry_command.command("verify", short_help="Check artefacts of runs against receipts.")
-@click.argument("run_id", required=False)
+@click.argument("adapter_or_run", metavar="[ADAPTER_ID]", required=False)
 @json_option
 @click.pass_obj
-def verify_command(home: Home, run_id: str | None, as_json: bool) -> int:
-    """Check every artefact of RUN_ID (of all decided runs by default) against its receipt."""
+def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int:
+    """Check every artefact of the run that made ADAPTER_ID (or of a run, by its id; of all decided runs by default)
+    against its receipt, the receipt's signature and the store's record: what differs is named, file by file.
+    """
     from pipeline.errors import UsageError
     from pipeline.store.rows import RunResultRow
-    from registry.decide import recorded_receipt
-    from registry.receipt import verify
+    from registry.decided import request_of
+    from registry.verify import recorded, verify
     from streams.cli.opening import opened
 
     with opened(home) as store:
-        decided = [row.run_id for row in store.fetch(RunResultRow)]
-        if run_id and run_id not in decided:
-            raise UsageError(f"there is no result of a run {run_id}", hint="see `mailtide runs`")
-        runs = [run_id] if run_id else decided
-        recorded = {run: recorded_receipt(store, run) for run in runs}
-    problems = {run: verify(home, run, recorded=recorded[run]) for run in runs}
+        runs = [row.run_id for row in store.fetch(RunResultRow)]
+        if adapter_or_run:
+            named = request_of(store, adapter_or_run).run_id
+            if named not in runs:
+                raise UsageError(f"run {named} left nothing to check", hint="see `mailtide runs`")
+            runs = [named]
+        kept = {run: recorded(store, run) for run in runs}
+    problems = {run: verify(home, run, kept[run]) for run in runs}
     if as_json:
         print_json(problems)
-    else:
-        for run, found in problems.items():
-            click.echo(f"{run}  {'all as recorded' if not found else '; '.join(found)}")
-        if not problems:
-            click.echo("No run has been decided yet.")
+        return 1 if any(problems.values()) else 0
+    for run, found in problems.items():
+        click.echo(f"{run}  {'all as recorded' if not found else 'not as recorded:'}")
+        for problem in found:
+            click.echo(f"  {problem}")
+    if not problems:
+        click.echo("No run has been decided yet.")
     return 1 if any(problems.values()) else 0
 
 

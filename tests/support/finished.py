@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pipeline.coverage import windows_trained
 from pipeline.domain import Chunk, Split
-from pipeline.home import Home, private_dir, sha256_folder, write_atomic
+from pipeline.home import Home, private_dir, sha256_file, sha256_folder, write_atomic
 from pipeline.people import PeopleKey
 from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Loss, write_losses
 from pipeline.settings import Settings
+from pipeline.shards import TEXT
 from pipeline.store import Store, Versions
 from pipeline.store.rows import LossRow, RequestRow, RunEventRow, ShardRow
 from registry.decide import Decision, decide_run
@@ -66,10 +67,12 @@ class Finished:
         self.lineage.close(chunks)
         self.chunks |= {chunk.chunk_id: chunk for chunk in chunks}
         shard = self.lineage.shards[-1]
+        text_sha256 = sha256_file(self.home.root / shard.path / TEXT)
+        event_id = f"window.closed/{MAILBOX}/{window}"
         self.store.append(
             [
                 *(chunk_row(chunk) for chunk in chunks),
-                ShardRow(MAILBOX, window, len(chunks), shard.path, shard.sha256, "", f"window.closed/{MAILBOX}/{window}"),
+                ShardRow(MAILBOX, window, len(chunks), shard.path, shard.sha256, text_sha256, event_id),
             ]
         )
         return window
@@ -142,7 +145,6 @@ class Finished:
     def adopt(self, asked: RunRequest, result: RunResult) -> AdapterRef:
         """Makes the adapter the one that the next request continues and challenges."""
         from pipeline.coverage import read_coverage
-        from pipeline.home import sha256_file
 
         path = self.home.adapter(result.adapter_id).relative_to(self.home.root).as_posix()
         self.lineage.parent = AdapterRef(
