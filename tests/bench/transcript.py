@@ -108,7 +108,8 @@ def _asked(home: Home, command: Iterable[str]) -> str:
     if done.returncode:
         raise RuntimeError(done.stderr)
     told = done.stdout.replace(str(home.root), "~/live")
-    return f"$ mailtide {shlex.join(command)}\n" + "\n".join(line.rstrip() for line in told.strip("\n").splitlines()) + "\n"
+    lines = "\n".join(line.rstrip() for line in told.splitlines()).strip("\n")
+    return f"$ mailtide {shlex.join(command)}\n" + re.sub(r"\n{3,}", "\n\n", lines) + "\n"
 
 
 if __name__ == "__main__":
