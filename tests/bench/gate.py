@@ -12,7 +12,7 @@ import math
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,18 +209,25 @@ def lesson(rng: np.random.Generator, new: Sequence[Text]) -> Comparison:
     return compared(rng, new, TRUTHS[STEADY][0].new, NOISE[STEADY][0])
 
 
-def power_table(archives: Sequence[Archive], count: int, pooled: Iterable[int] = (1, 5, 10, 20, 40)) -> list[str]:
-    """How often each kind of challenger gets each verdict, by windows pooled: Markdown for docs/evaluation.md."""
-    lines = ["| windows | new threads | old threads | regime | challenger | promoted | rejected | abstained |"]
-    lines.append("|---:|---:|---:|---|---|---:|---:|---:|")
-    for windows in pooled:
-        for regime, truths in TRUTHS.items():
-            for truth in truths:
+def power_table(archives: Sequence[Archive], count: int, pooled: Sequence[int] = (5, 10, 20, 40)) -> list[str]:
+    """Percent promoted and rejected of each kind of challenger, by windows pooled: the table of docs/evaluation.md."""
+    sizes: dict[int, list[tuple[float, float]]] = {windows: [] for windows in pooled}
+    kinds = []
+    for regime, truths in TRUTHS.items():
+        for truth in truths:
+            cells = []
+            for windows in pooled:
                 found = verdicts(archives, regime, truth, windows, count)
-                sizes = f"{windows} | {found.new_threads:.1f} | {found.old_threads:.0f}"
-                shares = " | ".join(f"{100 * found[outcome]:.1f} %" for outcome in Outcome)
-                lines.append(f"| {sizes} | {regime} | {truth.name} | {shares} |")
-    return lines
+                sizes[windows].append((found.new_threads, found.old_threads))
+                cells.append(f"{100 * found[Outcome.PROMOTED]:.1f} / {100 * found[Outcome.REJECTED]:.1f}")
+            kinds.append(f"| {regime} | {truth.name} | {truth.new:+g} | {truth.old:+g} | {' | '.join(cells)} |")
+    judging = [f"{new:.0f} / {old:.0f}" for new, old in (np.mean(sizes[windows], axis=0) for windows in pooled)]
+    return [
+        f"| | challenger | new | old | {' | '.join(f'{windows} windows' for windows in pooled)} |",
+        f"|---|---|---:|---:|{'---:|' * len(pooled)}",
+        f"| new / old threads that judge | | | | {' | '.join(judging)} |",
+        *kinds,
+    ]
 
 
 def one_of(rng: np.random.Generator, archives: Sequence[Archive]) -> Archive:
