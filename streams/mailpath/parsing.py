@@ -43,6 +43,9 @@ BUFFERED = 500
 """Mails that Faust reads ahead."""
 SESSION_SECONDS = 6
 """After this long without a sign of life, a worker's partitions go to the others."""
+METADATA_SECONDS = 10
+"""How often a worker asks anew where its topics are. One whose broker had come back was seen idle until it did so, which
+is after five minutes unless told otherwise."""
 STOP_LOOK_SECONDS = 0.2
 STOP_SECONDS = 6.0
 """How long answers under way and Faust's own parts may take when the role stops."""
@@ -126,6 +129,7 @@ class _Parsing:
             broker_heartbeat_interval=1,
             broker_commit_interval=1.0,
             consumer_max_fetch_size=message_bytes(self._settings),
+            consumer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
             stream_buffer_maxsize=BUFFERED,
         )
         for noisy in ("faust", "mode"):
