@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streams.cli.comparing import compare_command
 from streams.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -161,3 +162,6 @@ def runs_show_command(home: Home, run_id: str, as_json: bool) -> None:
         print_json(report)
     else:
         tell_run(report, full=True)
+
+
+runs_command.add_command(compare_command)

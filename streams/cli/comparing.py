@@ -1,0 +1,118 @@
+"""`runs compare`: two runs side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from pipeline.intervals import Interval
+    from registry.side_by_side import SideBySide
+
+
+@click.command("compare", short_help="Two runs: paired differences of their losses, and their figures side by side.")
+@click.argument("first")
+@click.argument("second")
+@json_option
+@click.pass_obj
+def compare_command(home: Home, first: str, second: str, as_json: bool) -> None:
+    """Compare the runs FIRST and SECOND (run ids, or ids of their adapters) on the held-out chunks that both were measured
+    on. A difference is SECOND less FIRST, so below 0 SECOND is better."""
+    from registry.side_by_side import compare_runs
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        found = compare_runs(store, first, second)
+    if as_json:
+        print_json(_document(found))
+    else:
+        _tell(found)
+
+
+def _tell(found: SideBySide) -> None:
+    one, two = found.first, found.second
+    print_table(
+        ("", "run", "adapter", "checkpoint", "verdict", "new windows"),
+        [
+            (name, side.run_id, side.adapter_id, side.checkpoint, side.status, side.windows)
+            for name, side in (("first", one), ("second", two))
+        ],
+    )
+    print_table(
+        ("split", "windows", "chunks", "threads", "first", "second", "second less first", "95 %", "shown"),
+        [
+            (
+                row.split,
+                row.windows,
+                row.chunks,
+                row.difference.n_clusters,
+                row.first.value,
+                row.second.value,
+                f"{row.difference.value:+.3f}",
+                _bounds(row.difference),
+                _shown(row.difference),
+            )
+            for row in found.paired
+        ],
+        title=f"Loss on the same chunks, {found.paired[0].unit.replace('_', ' ')}, by thread",
+    )
+    if found.unpaired:
+        click.echo(f"{found.unpaired:,} chunks were measured by only one of them and are left out.")
+    print_table(
+        ("split", "figure", one.run_id, two.run_id),
+        [(row.split, row.metric, _figure(row.first), _figure(row.second)) for row in found.reported],
+        title="As each run reported it, on its own sample: to read, not to subtract",
+    )
+
+
+def _shown(difference: Interval) -> str:
+    """What the interval shows, if anything."""
+    if difference.high < 0:
+        told = "second is better"
+    elif difference.low > 0:
+        told = "first is better"
+    else:
+        told = "nothing"
+    return f"{told} (few threads)" if difference.few else told
+
+
+def _bounds(interval: Interval) -> str:
+    low, high = interval.bounds
+    return "unknown" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
+def _figure(figure: tuple[float, float | None, float | None] | None) -> str:
+    if figure is None:
+        return "-"
+    value, low, high = figure
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _document(found: SideBySide) -> dict[str, Any]:
+    """The comparison as JSON; bounds that are not known are null."""
+    return {
+        "first": found.first,
+        "second": found.second,
+        "paired": [
+            {
+                "split": row.split,
+                "windows": row.windows,
+                "unit": row.unit,
+                "chunks": row.chunks,
+                "threads": row.difference.n_clusters,
+                "first": row.first.value,
+                "second": row.second.value,
+                "difference": row.difference.value,
+                "ci_low": row.difference.bounds[0],
+                "ci_high": row.difference.bounds[1],
+                "few": row.difference.few,
+            }
+            for row in found.paired
+        ],
+        "unpaired": found.unpaired,
+        "reported": found.reported,
+    }
