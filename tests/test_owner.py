@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.configuration import load
-from pipeline.domain import Arrival, Clock, Item, Tick, TickKind
+from pipeline.domain import Arrival, Clock, Item, Parsed, Tick, TickKind
 from pipeline.errors import StoreError
 from pipeline.home import Home
 from pipeline.leaks import find_leaks
 from pipeline.people import PeopleKey
 from pipeline.splits import split_of
 from pipeline.store import Store
-from pipeline.store.rows import FeedRow, MessageRow
+from pipeline.store.rows import ClosingRow, FeedRow, MessageRow
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from streams.homes import make_home
@@ -120,3 +120,27 @@ def test_a_window_never_gains_mail_after_it_closed(items: list[Item], tmp_path: 
         assert {idx: counts[idx] for idx in closings} == closings
         order = store.query("SELECT window_idx FROM message_rows ORDER BY arrival_ordinal")
         assert order == sorted(order)
+
+
+def test_a_clock_that_jumps_loses_and_reorders_nothing(items: list[Item], tmp_path: Path) -> None:
+    """By days, forth and back, between batches; windows close by count and by age."""
+    by_age = SETTINGS.model_copy(update={"window": SETTINGS.window.model_copy(update={"age": 7.0})})
+    home = fresh(tmp_path)
+    now = NOW
+    with opener(home, SETTINGS)() as store:
+        owner = Owner(store, home, by_age, lambda: now)
+        owner.register("main", Clock.ARRIVAL, [FeedRow("main", "main.archive", "mbox", "archive", NOW)])
+        for at, days in zip(range(0, len(items), 50), (3_000, -4_000, 1, -1, 400), strict=False):
+            owner.take("main", items[at : at + 50])
+            if at == 0:
+                owner.take("main", [Tick("main", "main.clock", 1, TickKind.MANUAL, NOW)])
+            now += timedelta(days=days)
+        mails = store.fetch(MessageRow, order="arrival_ordinal")
+        closings = store.fetch(ClosingRow, order="window_idx")
+    assert [mail.number for mail in mails] == sorted(mail.number for mail in mails)
+    assert len(mails) == len({item.mail.message_id for item in items if isinstance(item, Parsed)})
+    windows = [mail.window_idx for mail in mails]
+    assert windows == sorted(windows)
+    assert [closing.window_idx for closing in closings] == list(range(len(closings)))
+    assert all(closing.opened_at <= closing.closed_at for closing in closings)
+    assert len(closings) >= 3
