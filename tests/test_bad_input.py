@@ -20,6 +20,7 @@ import pytest
 from pipeline.home import Home
 from streams.cli.commands import cli
 from streams.demo.mailbox import write_mailbox
+from tests.support import disks
 from tests.support.dump import rows_of, shards_of
 from tests.support.program import complaint, execute, mailtide, make, run, without_training
 
@@ -323,16 +324,8 @@ def test_an_interrupted_import_says_so_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a full disk needs the right to mount a small file system: run as root")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with disks.small_disk(tmp_path / "disk", megabytes=64) as place:
+        yield place
 
 
 def test_a_full_disk_loses_nothing(archive: Path, kept: Home, small_disk: Path) -> None:

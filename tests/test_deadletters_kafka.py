@@ -30,6 +30,7 @@ from streams.times import utc_now
 from tests.support.archives import mail, mboxrd
 from tests.support.kafka import Broker
 from tests.support.program import complaint, make, run
+from tests.support.records import publish
 from tests.support.roles import settings_of
 
 LONG_ID = "main.archive/2"
@@ -58,7 +59,7 @@ def home(broker: Broker, tmp_path: Path) -> Home:
     received = topic_name(settings.bus, Topic.MESSAGE_RECEIVED)
     raw = handed_record(Arrival("main", "main.inbox", 7, "7", utc_now(), "00" * 32, b"Subject: hi\n\n\x1b[2Jhello\n"))
     publish(
-        settings,
+        settings.bus,
         dead_letter_name(settings.bus, Topic.MESSAGE_RECEIVED),
         dead_record(raw, "parse", 1, "it is of a newer version", Origin(1_000, received, 0, 3)),
         dead_record(Record(b"k", b"bytes", ()), "parse", 1, "it is no event of mailtide", Origin(2_000, received, 0, 4)),
@@ -83,20 +84,6 @@ def refused(settings: Settings, event: Event) -> None:
         bus.subscribe(Subscription("trainer", Topic.WINDOW_CLOSED, refuse, max_attempts=2))
         bus.publish([event])
         assert bus.deliver() == 2
-
-
-def publish(settings: Settings, topic: str, *records: Record) -> None:
-    from aiokafka import AIOKafkaProducer
-
-    async def send() -> None:
-        producer = await started(AIOKafkaProducer(**client_options(settings.bus)), settings.bus)
-        try:
-            for each in records:
-                await producer.send_and_wait(topic, each.value, key=each.key, headers=list(each.headers))
-        finally:
-            await ended(producer)
-
-    asyncio.run(send())
 
 
 def everything(settings: Settings, topic: str) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -250,6 +251,26 @@ def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int
     if not problems:
         click.echo("No run has been decided yet.")
     return 1 if any(problems.values()) else 0
+
+
+@registry_command.command("export", short_help="Copy an adapter and its receipt into a folder.")
+@click.argument("adapter_id")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_obj
+def export_command(home: Home, adapter_id: str, folder: Path) -> None:
+    """Copy ADAPTER_ID with its receipt and SHA256SUMS into FOLDER, which must not exist, for use elsewhere. Everything is
+    checked first; safetensors only. Whoever has an adapter may draw out of it what it learned from your mail.
+    """
+    from registry.decided import request_of
+    from registry.exporting import export_adapter
+    from registry.verify import recorded
+    from streams.cli.opening import opened
+
+    with opened(home) as store:
+        request = request_of(store, adapter_id)
+        kept = recorded(store, request.run_id)
+    names = export_adapter(home, request.run_id, folder, kept)
+    click.echo(f"{folder}: {', '.join(names)}. It stands on base {request.base.base_id}.")
 
 
 def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order: str, empty: str) -> None:
