@@ -46,10 +46,13 @@ log = logging.getLogger(__name__)
 CONSUMER = "assign"
 STAGE = "claim check"
 BATCH_MAILS = 1_000
-LINGER_SECONDS = 0.5
-"""How long items that are ready wait for more, while more keep coming: a commit costs as much for one mail as for fifty."""
-QUIET_MS = 50
-"""Nothing for this long, and what is ready is taken."""
+LINGER_COMMITS = 4.0
+LINGER_SECONDS = 0.75
+"""While more keeps coming, what is ready waits as long as the last commits took, times the former, at most the latter: a
+commit costs much whatever it holds, and should not be most of the work."""
+QUIET_SECONDS, LONGEST_QUIET_SECONDS = 0.05, 0.25
+"""When nothing came for the former, what is ready is taken; on a machine so busy that commits take longer than that, when
+nothing came for as long as they take, at most the latter."""
 IDLE_MS = 500
 HELD_SECONDS = 1.0
 ACCEPTED = ANSWERED | {Kind.ANNOUNCED}
@@ -208,9 +211,10 @@ class _Assigning:
         """Reads, and takes what is ready when there is enough of it, when it has waited, or when nothing else comes."""
         loop = asyncio.get_running_loop()
         since: float | None = None
+        linger, quiet = 0.0, QUIET_SECONDS
         while not self._stop.is_set():
             batches = await consumer.getmany(
-                timeout_ms=QUIET_MS if self._sorting.ready else IDLE_MS, max_records=BATCH_MAILS
+                timeout_ms=int(1_000 * quiet) if self._sorting.ready else IDLE_MS, max_records=BATCH_MAILS
             )
             for part, records in batches.items():
                 for each in records:
@@ -220,8 +224,12 @@ class _Assigning:
                 continue
             since = loop.time() if since is None else since
             enough = self._sorting.ready >= BATCH_MAILS or self._sorting.ready_bytes >= BATCH_BYTES
-            if enough or not batches or loop.time() - since >= LINGER_SECONDS:
+            if enough or not batches or loop.time() - since >= linger:
+                began = loop.time()
                 await self._take()
+                took = loop.time() - began
+                linger = min(LINGER_COMMITS * took, LINGER_SECONDS)
+                quiet = min(max(QUIET_SECONDS, took), LONGEST_QUIET_SECONDS)
                 since = None
 
     async def _read(self, partition: int, each: Any) -> None:
