@@ -53,6 +53,7 @@ class SentenceEmbedder:
                 f"{folder} cannot be loaded as a sentence-transformers model ({error})",
                 hint=f"set index.model; or {INSTALL}",
             ) from error
+        self.folder = folder
         self._name = f"{label}@{sha256_folder(folder)[:12]}"
         self._dimension = int(self._model.get_embedding_dimension())
 

@@ -39,12 +39,10 @@ class Rebuilt:
 
 
 def mailboxes_of(store: Store, named: str | None) -> list[str]:
-    """The mailboxes meant: the one named, else all. Raises as a command should where there is none."""
+    """The mailboxes meant: the one named, else all that there are. Raises ``UsageError`` for an unknown name."""
     known = sorted(row.mailbox for row in store.fetch(MailboxRow))
-    if not known:
-        raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
     if named is not None and named not in known:
-        raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known)}")
+        raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known) or 'none yet'}")
     return known if named is None else [named]
 
 
@@ -71,6 +69,8 @@ def rebuild(
     """
     with open_store() as store:
         names = mailboxes_of(store, mailbox)
+        if not names:
+            raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
         rebuilt = [Rebuilt(name, WORDS, len(build_words(store, home, name))) for name in names]
     if settings.index.engine == "bm25":
         return rebuilt

@@ -35,6 +35,9 @@ def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"engines": engines, "indexes": found})
         return
+    if not names:
+        click.echo("No mailbox yet: mailtide import PATH")
+        return
     print_table(
         ("mailbox", "index", "state", "documents", "mails behind", "MB", "model"),
         [
