@@ -57,16 +57,15 @@ def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
 def rebuild_command(home: Home, mailbox: str | None, fresh: bool, as_json: bool) -> None:
     """Make the indexes anew from the store. Only mail that no vector is kept for is embedded; the store is free meanwhile,
     and what was done stays when it is interrupted."""
-    from streams.cli.opening import settings_of
+    from streams.cli.opening import opened, settings_of
     from streams.indexing import rebuild
-    from streams.stores import opener
 
     settings = settings_of(home)
     with progress("embedding", quiet=as_json) as bar:
         rebuilt = rebuild(
             home,
             settings,
-            opener(home, settings),
+            lambda: opened(home),
             mailbox,
             fresh=fresh,
             told=lambda name, read, most: bar.update(read, most, f"{name}: {read:,} mails"),
