@@ -214,11 +214,10 @@ def need(
 
 
 def _threads_wanted(have: int, wanted: int, stored: int | None, mails: int) -> Need:
-    says = f"{wanted - have} more threads in windows that the champion has not learned"
+    lacking = wanted - have
+    says = f"{lacking} more thread{'' if lacking == 1 else 's'} in windows that the champion has not learned"
     if have and mails:
-        says += (
-            f", about {math.ceil((wanted - have) * mails / have):,} more mails at {mails / have:,.0f} mails a thread so far"
-        )
+        says += f", about {math.ceil(lacking * mails / have):,} more mails at {mails / have:,.0f} mails a thread so far"
     return Need("new_threads", have, stored, wanted, wanted, says + "; the next run pools these windows with what closes")
 
 

@@ -155,7 +155,7 @@ def _tell_history(found: Hindsight) -> None:
             click.echo(f"  {entry.adapter_id}: {entry.note}")
     counts = tally(found.verdicts)
     click.echo(
-        f"{counts['verdicts']} verdicts: {counts['same']} the same, {counts['changed']} changed, "
+        f"{counts['verdicts']} verdict{'' if counts['verdicts'] == 1 else 's'}: {counts['same']} the same, {counts['changed']} changed, "
         f"{counts['unreadable']} whose evidence cannot be read, {counts['diverged']} of runs that would not have been as "
         "they were."
     )
