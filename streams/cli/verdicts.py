@@ -155,9 +155,9 @@ def _tell_history(found: Hindsight) -> None:
             click.echo(f"  {entry.adapter_id}: {entry.note}")
     counts = tally(found.verdicts)
     click.echo(
-        f"{counts['verdicts']} verdict{'' if counts['verdicts'] == 1 else 's'}: {counts['same']} the same, {counts['changed']} changed, "
-        f"{counts['unreadable']} whose evidence cannot be read, {counts['diverged']} of runs that would not have been as "
-        "they were."
+        f"{counts['verdicts']} verdict{'' if counts['verdicts'] == 1 else 's'}: "
+        f"{counts['same']} the same, {counts['changed']} changed, {counts['unreadable']} whose evidence cannot be read, "
+        f"{counts['diverged']} of runs that would not have been as they were."
     )
     apart = found.diverges_at
     if apart is not None:
