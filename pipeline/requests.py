@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.passes import Change
 from pipeline.settings import (
     EvalSettings,
     ModelSettings,
@@ -110,7 +111,7 @@ class RunResult(Frozen):
 
     ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the
     model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate); ``environment`` names versions,
-    device and threads.
+    device and threads; ``passes`` what a run went on with where memory ran out.
     """
 
     run_id: str
@@ -125,3 +126,4 @@ class RunResult(Frozen):
     rehearsal_chunks: int
     seconds: dict[str, float]
     environment: dict[str, str]
+    passes: tuple[Change, ...] = ()

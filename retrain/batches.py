@@ -53,6 +53,15 @@ class Batch:
     def n_labels(self) -> int:
         return sum(example.n_labels for example in self.examples)
 
+    @property
+    def longest(self) -> int:
+        return max((len(example.ids) for example in self.examples), default=0)
+
+    @property
+    def padded(self) -> int:
+        """Tokens of one tensor that holds them all."""
+        return self.longest * len(self.examples)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import RunError
+from pipeline.passes import halved
 from pipeline.runfiles import Loss
 from retrain.batches import Example, collate, groups_of_like_length
+from retrain.exhaustion import free_memory, is_out_of_memory
 from retrain.model import Compute
 from retrain.nll import token_nll
 
@@ -40,7 +43,6 @@ def score(
     included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done.
     """
     countable = [example for example in examples if example.n_labels > 0]
-    groups = groups_of_like_length(countable, batch_tokens if compute.on_gpu else 0)
     longest = max((len(example.ids) for example in countable), default=1)
     nats: dict[str, float] = {}
     was_training = model.training
@@ -50,12 +52,31 @@ def score(
             found: list[float] = token_nll(model, collate(group, pad, compute.device), compute).double().sum(dim=1).tolist()
         return found
 
+    def measure(most: int) -> bool:
+        """Adds the losses that are not known yet; False when memory ran out on the way."""
+        groups = groups_of_like_length([e for e in countable if e.chunk_id not in nats], most if compute.on_gpu else 0)
+        try:
+            with compute.lanes(most // longest) as side_by_side:
+                for group, values in zip(groups, side_by_side(sums, groups), strict=True):
+                    nats.update((example.chunk_id, value) for example, value in zip(group, values, strict=True))
+                    on_chunk(len(nats))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
     model.eval()
     try:
-        with compute.lanes(batch_tokens // longest) as side_by_side:
-            for group, values in zip(groups, side_by_side(sums, groups), strict=True):
-                nats.update((example.chunk_id, value) for example, value in zip(group, values, strict=True))
-                on_chunk(len(nats))
+        most = max(batch_tokens, longest)
+        while not measure(most):
+            free_memory()
+            less = halved(most, longest)
+            if less is None:
+                raise RunError(
+                    f"memory ran out while a chunk of {longest} tokens was measured", hint="set model.context lower"
+                )
+            most = less
     finally:
         model.train(was_training)
     return [

@@ -135,15 +135,28 @@ def context_of(model_config: Any, settings: ModelSettings) -> int:
 
 
 def fresh_adapter(base: Any, train: TrainSettings, *, builtin: bool, quantize: bool, checkpointing: bool, seed: int) -> Any:
-    """``base`` with a new LoRA on all linear layers, seeded; it changes nothing until it is trained."""
+    """``base`` with a new LoRA on all linear layers, seeded; it changes nothing until it is trained.
+
+    ``train.lora`` adds to its configuration, or changes it. Raises ``RunError`` when PEFT does not take that.
+    """
     torch.manual_seed(seed)
-    config = LoraConfig(
-        r=train.lora_r,
-        lora_alpha=train.lora_alpha,
-        lora_dropout=train.lora_dropout,
-        target_modules=list(BUILTIN_TARGETS) if builtin else "all-linear",
-        task_type="CAUSAL_LM",
-    )
+    fields: dict[str, Any] = {
+        "r": train.lora_r,
+        "lora_alpha": train.lora_alpha,
+        "lora_dropout": train.lora_dropout,
+        "target_modules": list(BUILTIN_TARGETS) if builtin else "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+    taken = {"r", "lora_alpha", "lora_dropout", "task_type"} & set(train.lora)
+    if taken:
+        raise RunError(
+            f"train.lora sets {', '.join(sorted(taken))}, which have settings of their own",
+            hint="use train.lora_r, train.lora_alpha and train.lora_dropout",
+        )
+    try:
+        config = LoraConfig(**{**fields, **train.lora})
+    except (TypeError, ValueError) as error:
+        raise RunError(f"train.lora is not what PEFT's LoraConfig takes ({error})", hint="see PEFT's LoraConfig") from error
     return get_peft_model(_ready(base, quantize=quantize, checkpointing=checkpointing), config)
 
 

@@ -20,6 +20,7 @@ from pipeline.coverage import coverage_after, write_coverage
 from pipeline.domain import Role
 from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
+from pipeline.passes import read_changes
 from pipeline.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, prepare_run
 from pipeline.requests import RunRequest, RunResult
 from pipeline.runfiles import read_exclusions
@@ -92,6 +93,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         rehearsal_chunks=len(set(_rehearsed(prepared))),
         seconds=watch.seconds,
         environment=_environment(compute, study),
+        passes=read_changes(folder),
     )
     write_atomic(folder / RESULT, result.model_dump_json(indent=2).encode())
     progress(Progress(run_id, "finish", 1, 1, f"adapter {result.adapter_id}"))

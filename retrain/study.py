@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.halves import selecting_threads
 from pipeline.home import Home, private_dir
+from pipeline.passes import Passes, read_changes, write_changes
 from pipeline.plan import Prepared
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions, Loss
 from pipeline.shards import read_meta
 from retrain import checkpoints
 from retrain.batches import Batch, Example, batches_of, encode
+from retrain.exhaustion import free_memory, is_out_of_memory
 from retrain.heldout import HeldOut, frozen_sample, held_out_chunks, sources
 from retrain.losses import score
 from retrain.metrics import METRICS, MetricsFile
@@ -103,7 +107,11 @@ def open_study(
 
 
 def train(study: Study, folder: Path, progress: Observer) -> None:
-    """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder."""
+    """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
+
+    When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
+    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much.
+    """
     settings = study.request.settings.train
     place = private_dir(folder / CHECKPOINTS)
     val = study.of_split(Split.VAL)
@@ -127,7 +135,36 @@ def train(study: Study, folder: Path, progress: Observer) -> None:
         beta2=0.999,
         seed=_seed(study.request),
     )
-    done = checkpoints.newest_whole(place)
+    start = trained_state(study.model)
+    passes = Passes(settings.pass_tokens, read_changes(folder))
+    compute = study.compute
+    while not _fits(study, recipe, checkpointing, passes, compute, folder, progress):
+        free_memory()
+        done = checkpoints.newest_whole(place)
+        if done is None:
+            restore(study.model, start)
+        if not compute.on_gpu and compute.threads > 1:
+            compute = replace(compute, threads=1)  # the same sums, one after another
+            continue
+        passes = _smaller(study, passes, done.step if done else 0)
+        write_changes(folder, passes.changes)
+        text = (
+            f"memory ran out; on from step {passes.changes[-1].after_step} in passes of {passes.changes[-1].tokens} tokens"
+        )
+        progress(Progress(study.request.run_id, "train", done.step if done else 0, 0, text))
+
+
+def _fits(
+    study: Study,
+    recipe: Recipe,
+    checkpointing: Checkpointing,
+    passes: Passes,
+    compute: Compute,
+    folder: Path,
+    progress: Observer,
+) -> bool:
+    """Trains on from the newest checkpoint; False when memory ran out on the way."""
+    done = checkpoints.newest_whole(checkpointing.folder)
     with MetricsFile(folder / METRICS, done.step if done else 0) as metrics:
 
         def on_step(record: StepRecord) -> None:
@@ -135,16 +172,48 @@ def train(study: Study, folder: Path, progress: Observer) -> None:
             text = f"epoch {record.epoch + 1}, {record.tokens} tokens"
             progress(Progress(study.request.run_id, "train", record.step, record.steps, text, record.loss))
 
-        fit(
-            study.model,
-            study.batches,
-            recipe,
-            compute=study.compute,
-            pad=study.pad,
-            folder=folder,
-            on_step=on_step,
-            checkpointing=checkpointing,
+        try:
+            fit(
+                study.model,
+                study.batches,
+                recipe,
+                compute=compute,
+                pad=study.pad,
+                folder=folder,
+                on_step=on_step,
+                checkpointing=checkpointing,
+                passes=passes,
+            )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+    return True
+
+
+def _smaller(study: Study, passes: Passes, checkpoint: int) -> Passes:
+    largest = max(batch.padded for batch in study.batches)
+    less = passes.smaller(checkpoint, largest, max(batch.longest for batch in study.batches))
+    if less is None:
+        raise RunError(
+            "memory ran out with one chunk at a time in the model",
+            hint="`mailtide plan` says what takes how much; model.context, model.quantize and train.lora_r lower it",
         )
+    return less
+
+
+def trained_state(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the weights that are trained, in the machine's memory."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def restore(model: Any, state: Mapping[str, torch.Tensor]) -> None:
+    """Puts the weights of :func:`trained_state` back."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                value.copy_(state[name])
+                value.grad = None
 
 
 def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -> Any:

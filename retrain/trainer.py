@@ -2,7 +2,8 @@
 
 The loss of an optimizer step is the sum of the nats of all tokens that count, divided by their number, however many
 batches the step takes and however they are padded. A batch goes through the model in groups of like length: on a CPU
-padding costs as much as text, a group of this size is as fast per token as a larger one, and groups go side by side.
+padding costs as much as text, so a group is small, and groups go side by side. A GPU takes a batch whole, unless that is
+more than its memory holds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pipeline.errors import RunError
+from pipeline.passes import CPU_PASS_TOKENS, Passes
 from pipeline.runfiles import Loss, read_losses, write_losses
 from retrain import checkpoints
 from retrain.adapters import save_adapter
@@ -28,8 +30,6 @@ from retrain.lanes import IN_TURN, Lanes
 from retrain.model import Compute
 from retrain.nll import token_nll
 from retrain.select import Scored, best_step, mean_loss, should_stop
-
-CPU_GROUP_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,10 @@ class Checkpointing:
         return should_stop(self.history(), self.patience, self.min_delta)
 
 
+SUITING = Passes()
+"""Passes of the size that suits the device."""
+
+
 def optimizer_name(asked: str, compute: Compute) -> str:
     """What ``train.optimizer: auto`` means here."""
     if asked != "auto":
@@ -108,10 +112,12 @@ def fit(
     folder: Path,
     on_step: Callable[[StepRecord], None],
     checkpointing: Checkpointing | None = None,
+    passes: Passes = SUITING,
 ) -> None:
     """Trains ``model`` in place on ``batches``, in their order, going on from the newest whole checkpoint if there is one.
 
-    Raises ``RunError`` naming the chunks of the batch when a loss is not a number.
+    ``passes`` bound what is in the model at once. Raises ``RunError`` naming the chunks of the batch when a loss is not a
+    number.
     """
     steps = math.ceil(len(batches) / recipe.accumulation)
     resume = None
@@ -151,6 +157,7 @@ def fit(
             pad=pad,
             on_step=on_step,
             checkpointing=checkpointing,
+            passes=passes,
         )
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
 
@@ -169,7 +176,9 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         pad: int,
         on_step: Callable[[StepRecord], None],
         checkpointing: Checkpointing | None,
+        passes: Passes,
     ) -> None:
+        self._passes = passes
         self._side_by_side = side_by_side
         self._one_after_another = True
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -199,8 +208,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             raise ValueError("the number of tokens in the optimizer step is needed")
         batch = inputs["batch"]
         model.train()
-        longest = max((len(example.ids) for example in batch.examples), default=0)
-        most = longest * len(batch.examples) if self._compute.on_gpu else CPU_GROUP_TOKENS
+        most = self._passes.at(self.state.global_step + 1) or (batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS)
 
         def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
             group = collate(examples, self._pad, self._compute.device)

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.domain import Split
 from pipeline.errors import RunError
+from pipeline.passes import CPU_PASS_TOKENS
 from pipeline.runfiles import Loss
 from pipeline.settings import ModelSettings, TrainSettings
 from retrain import checkpoints
@@ -19,7 +20,7 @@ from retrain.base import build
 from retrain.batches import Batch, Example, Source, encode, groups_of_like_length
 from retrain.losses import EVAL_VERSION, score
 from retrain.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
-from retrain.trainer import CPU_GROUP_TOKENS, Checkpointing, Recipe, StepRecord, fit
+from retrain.trainer import Checkpointing, Recipe, StepRecord, fit
 from tests.support.mailroom import TINY, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)
@@ -68,7 +69,7 @@ def test_an_adapter_does_not_depend_on_the_number_of_cores(
 ) -> None:
     """Groups of a batch go side by side; a model that draws chance draws it in one order all the same."""
     batch = Batch(0, tuple(examples * 3))
-    assert len(groups_of_like_length(batch.examples, CPU_GROUP_TOKENS)) > 2
+    assert len(groups_of_like_length(batch.examples, CPU_PASS_TOKENS)) > 2
     ends = []
     for threads in (1, 3, 3):
         network = load_base(base, COMPUTE, quantize=True)
@@ -98,6 +99,21 @@ def pairs(examples: list[Example]) -> list[Batch]:
 def test_every_linear_layer_of_the_builtin_model_is_trained_the_head_included(base: Path) -> None:
     names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights(adapted(base))}
     assert names == set(BUILTIN_TARGETS)
+
+
+def test_any_field_of_the_adapters_configuration_can_be_set(base: Path) -> None:
+    def fresh(**lora: Any) -> Any:
+        train = TRAIN.model_copy(update={"lora": lora})
+        network = load_base(base, COMPUTE, quantize=False)
+        return fresh_adapter(network, train, builtin=True, quantize=False, checkpointing=False, seed=3)
+
+    model = fresh(use_rslora=True, target_modules=["q_proj"])
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights(model)} == {"q_proj"}
+    assert next(iter(model.base_model.model.model.layers)).self_attn.q_proj.scaling["default"] == 8 / 4**0.5
+    with pytest.raises(RunError, match="not what PEFT's LoraConfig takes"):
+        fresh(rank=4)
+    with pytest.raises(RunError, match="r, which have settings of their own"):
+        fresh(r=4)
 
 
 def test_the_loss_falls(base: Path, examples: list[Example], tmp_path: Path) -> None:

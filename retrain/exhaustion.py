@@ -1,0 +1,25 @@
+"""Memory that ran out: told apart from other failures, and given back before something smaller is tried."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How torch's allocator for CPUs, CUDA's runtime and its libraries say it in a plain ``RuntimeError``."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out, on a GPU or beside one."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more. Call it outside of the ``except`` block: while an exception is handled,
+    its traceback refers to all that was there."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
