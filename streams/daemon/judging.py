@@ -38,6 +38,7 @@ class Judging:
         stop: threading.Event,
     ) -> None:
         self._held = held
+        self._bus = bus
         self._claiming = claiming
         self._board = board
         self._stop = stop
@@ -73,6 +74,11 @@ class Judging:
                     self._idle.set()
                 self._held.changed.wait(LOOK_SECONDS)
                 self._idle.clear()
+
+    def stop(self) -> None:
+        """Wakes it once the stop is set, from another thread."""
+        self._bus.stop()
+        self._held.changed.set()
 
     def _undecided(self) -> bool:
         with self._held.reading() as store:

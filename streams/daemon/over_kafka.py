@@ -123,7 +123,7 @@ class KafkaRoles:
                 news.set,
                 idle=lambda: relayed.is_set() and not news.is_set(),
             ),
-            Part("owner", judging.run, bus.stop, idle=judging.is_idle),
+            Part("owner", judging.run, judging.stop, idle=judging.is_idle),
         ]
 
     def train(self) -> list[Part]:
