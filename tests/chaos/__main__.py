@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import signal
 import sys
@@ -26,7 +25,7 @@ def main(arguments: list[str]) -> int:
     # So that servers and folders go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     root = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
-    command = shlex.join(["python", "-m", "tests.chaos", *arguments])
+    command = _command(options)
     failed = False
     for bus in BUSES if options.bus == "both" else (options.bus,):
         outcomes: list[Outcome] = []
@@ -64,6 +63,15 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--keep", type=Path, metavar="DIR", help="work there and leave everything; else in a temporary folder"
     )
     return parser.parse_args(arguments)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What to type for the same again, wherever one keeps it."""
+    seeds = " ".join(map(str, options.seed))
+    return (
+        f"python -m tests.chaos --kills {options.kills} --seed {seeds} --bus {options.bus} "
+        f"--mails {options.mails} --window {options.window}"
+    )
 
 
 def _trial(root: Path, bus: str, seed: int, options: argparse.Namespace) -> Outcome:
