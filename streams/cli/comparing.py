@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from registry.side_by_side import SideBySide
 
 
-@click.command("compare", short_help="Two runs: paired differences of their losses, and their figures side by side.")
+@click.command("compare", short_help="Two runs side by side, their losses paired by chunk.")
 @click.argument("first")
 @click.argument("second")
 @json_option
