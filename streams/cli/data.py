@@ -37,7 +37,7 @@ def data_command() -> None:
     """What the mail looks like that a model is made from."""
 
 
-@data_command.command("report", short_help="Mails, threads, splits, senders, lengths, tiers, per window and ever.")
+@data_command.command("report", short_help="Mails, threads, splits, senders and lengths per window.")
 @click.option("--mailbox", help="The mailbox, where there are several.")
 @click.option("--last", type=click.IntRange(1), default=12, show_default=True, help="Windows to list, the newest.")
 @json_option

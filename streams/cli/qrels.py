@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retrain.trials import Trial
 
 
-@click.group("qrels", short_help="Questions with known answers: the mailbox as a retrieval benchmark.")
+@click.group("qrels", short_help="The mailbox as a retrieval benchmark.")
 def qrels_command() -> None:
     """Questions with known answers, without anybody's annotation: a reply asks for the mail that it answers."""
 

@@ -17,7 +17,7 @@ def topics_command() -> None:
     """The topics that mailtide keeps on the broker of bus.brokers."""
 
 
-@topics_command.command("create")
+@topics_command.command("create", short_help="Make the topics on the broker; may be repeated.")
 @json_option
 @click.pass_obj
 def create_command(home: Home, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def create_command(home: Home, as_json: bool) -> None:
     click.echo(f"{len(made)} topics made, {len(kept)} were there")
 
 
-@topics_command.command("check")
+@topics_command.command("check", short_help="Compare the topics with the settings.")
 @json_option
 @click.pass_obj
 def check_command(home: Home, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def check_command(home: Home, as_json: bool) -> None:
         raise BusError(f"{len(wanting)} of {len(states)} topics will not do", hint=next_step(wanting))
 
 
-@topics_command.command("asyncapi")
+@topics_command.command("asyncapi", short_help="Print what travels on them, as an AsyncAPI document.")
 @json_option
 def asyncapi_command(as_json: bool) -> None:
     """Print what travels on the topics, as an AsyncAPI 3.0 document in YAML."""
