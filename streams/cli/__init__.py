@@ -11,6 +11,7 @@ import sys
 FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.mail": ("init", "import", "parse", "close", "windows"),
     "streams.cli.training": ("plan", "retrain", "runs"),
+    "streams.cli.reproduce": ("reproduce",),
     "streams.cli.simulate": ("simulate",),
     "streams.cli.adapters": ("registry",),
     "streams.cli.asking": ("ask", "sql", "export"),

@@ -1,0 +1,188 @@
+"""A run made again from its shards, and what of it came out the same.
+
+Base, manifest, schedule, weights and losses are derived anew in a folder of its own, from the request, the texts and the
+adapter that was continued; nothing of the run is touched. The same hardware and software give the same bytes; where they
+do not, the environment that was recorded says what is different.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.errors import RunError, UsageError
+from pipeline.home import Home, private_dir, sha256_file, sha256_folder
+from pipeline.passes import PASSES
+from pipeline.requests import RunRequest, RunResult
+from registry.receipt import RECEIPT
+from streams.lease import training_lease
+from streams.runner import OnStep, Runner
+
+GIVEN = ("request.json", "exclusions.parquet", "known_losses.parquet")
+"""Written at the claim; besides, what a run went on with where memory ran out."""
+
+DERIVED = (
+    "manifest.parquet",
+    "schedule.parquet",
+    "losses.parquet",
+    "eval_results.json",
+    "best_checkpoint.txt",
+    "coverage.parquet",
+)
+"""Files of a run's folder that hold no times, so that another derivation gives the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """One thing, by sha256: as ``recorded`` in the receipt (without one, as it lies there), as it lies there now (``kept``,
+    "" where it is missing), and as made ``again``."""
+
+    name: str
+    recorded: str
+    kept: str
+    again: str
+
+    @property
+    def same(self) -> bool:
+        return self.recorded == self.kept == self.again
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A part of the environment that was another: a version, the device, the number of threads."""
+
+    name: str
+    recorded: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of making a run again. ``identical`` when everything has the bytes that were recorded."""
+
+    run_id: str
+    identical: bool
+    derived: tuple[Derived, ...]
+    conditions: tuple[Condition, ...]
+
+
+def reproduce(home: Home, run_id: str, on_step: OnStep) -> Reproduction:
+    """Makes the run again beside the home's own and compares. Takes as long as the run did, and the right to train.
+
+    Raises ``UsageError`` for a run that is not there, ``RunError`` for one that did not finish, or whose texts were erased.
+    """
+    with training_lease(home) as mine:
+        if not mine:
+            raise RunError("a run is being trained in this home", hint="wait until it is done")
+        with made_again(home, run_id, on_step) as other:
+            return compare(home, other, run_id)
+
+
+@contextmanager
+def made_again(home: Home, run_id: str, on_step: OnStep) -> Iterator[Home]:
+    """A home that holds nothing but the run, made again, until it is removed. Shards and earlier adapters are links."""
+    request = _request(home, run_id)
+    other = Home(home.root / "reproductions" / run_id)
+    shutil.rmtree(other.root, ignore_errors=True)
+    try:
+        _prepare(home, other, request)
+        with Runner(other) as runner:
+            runner.run(run_id, on_step)
+        yield other
+    finally:
+        shutil.rmtree(other.root, ignore_errors=True)
+
+
+def compare(home: Home, other: Home, run_id: str) -> Reproduction:
+    """The run in ``home`` beside the same run in ``other``."""
+    request = _request(home, run_id)
+    folder, again = home.run(run_id), other.run(run_id)
+    recorded = _receipt(folder)
+    derived = []
+    for name in DERIVED:
+        kept = sha256_file(folder / name) if (folder / name).is_file() else ""
+        derived.append(Derived(name, recorded.get(name, kept), kept, sha256_file(again / name)))
+    steps = _steps(folder)
+    derived.append(Derived("losses of the steps", steps, steps, _steps(again)))
+    if request.base.kind == "builtin":
+        kept = _folder(home.root / request.base.path)
+        again_made = _folder(other.root / request.base.path)
+        derived.insert(0, Derived(f"base {request.base.base_id}", recorded.get("base", kept), kept, again_made))
+    result, anew = _result(home, run_id), _result(other, run_id)
+    kept = _folder(home.adapter(request.adapter_id))
+    derived.append(Derived(f"adapter {request.adapter_id}", result.adapter_sha256, kept, anew.adapter_sha256))
+    names = sorted({*result.environment, *anew.environment})
+    pairs = [(name, result.environment.get(name, ""), anew.environment.get(name, "")) for name in names]
+    conditions = tuple(Condition(name, before, now) for name, before, now in pairs if before != now)
+    return Reproduction(run_id, all(one.same for one in derived), tuple(derived), conditions)
+
+
+def _prepare(home: Home, other: Home, request: RunRequest) -> None:
+    folder = private_dir(other.run(request.run_id))
+    for name in (*GIVEN, PASSES):
+        if (home.run(request.run_id) / name).is_file():
+            shutil.copyfile(home.run(request.run_id) / name, folder / name)
+    (other.root / "shards").symlink_to(home.root / "shards")
+    private_dir(other.adapters)
+    for adapter in {ref.adapter_id: ref for ref in (request.parent, request.champion, request.best) if ref}.values():
+        other.adapter(adapter.adapter_id).symlink_to(home.adapter(adapter.adapter_id))
+        other.run(adapter.run_id).symlink_to(home.run(adapter.run_id))
+
+
+def _request(home: Home, run_id: str) -> RunRequest:
+    path = home.run(run_id) / "request.json"
+    if not path.is_file():
+        raise UsageError(f"there is no run {run_id}", hint="see `mailtide runs`")
+    try:
+        request = RunRequest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]})", hint="restore it from a backup") from error
+    if request.run_id != run_id:
+        raise RunError(f"{path} was changed: it asks for run {request.run_id}", hint="restore it from a backup")
+    _result(home, run_id)
+    return request
+
+
+def _result(home: Home, run_id: str) -> RunResult:
+    path = home.run(run_id) / "result.json"
+    try:
+        return RunResult.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"run {run_id} left no result that can be compared", hint="see `mailtide runs`") from error
+
+
+def _receipt(folder: Path) -> dict[str, str]:
+    """The digests that the run's receipt names, by file, and under "base" that of the built-in base; none without one.
+
+    Whether a receipt is itself as it was written is for ``mailtide registry verify`` to say.
+    """
+    path = folder / RECEIPT
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_bytes())
+        base = {"base": str(document["base"]["sha256"])} if document["base"] else {}
+        return {**document["files"], **base}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error})", hint="see `mailtide registry verify`") from error
+
+
+def _folder(path: Path) -> str:
+    return sha256_folder(path) if path.is_dir() else ""
+
+
+def _steps(folder: Path) -> str:
+    """A digest of ``metrics.jsonl`` without its times."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return ""
+    steps = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    told = [{name: value for name, value in step.items() if name != "seconds"} for step in steps]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
