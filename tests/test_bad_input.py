@@ -89,7 +89,7 @@ REFUSED = {
     "adapter unknown": (("registry", "show", "a0"), 2, "there is no adapter a0"),
     "promote unknown": (("registry", "promote", "a0", "--reason", "x"), 2, "there is no adapter a0"),
     "lineage unknown": (("registry", "lineage", "a0"), 2, "there is no adapter a0"),
-    "verify unknown": (("registry", "verify", "r0"), 2, "no result of a run r0"),
+    "verify unknown": (("registry", "verify", "r0"), 2, "there is no adapter or run r0"),
     "rollback to nothing": (("registry", "rollback", "--reason", "x"), 1, "had no champion to return to"),
     "no time": (("registry", "at", "teatime"), 2, "'teatime' is no ISO 8601 time"),
     "empty question": (("ask", "  "), 2, "the question is empty"),
