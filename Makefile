@@ -28,7 +28,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 test: setup
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: setup
 	$(VENV)/bin/python -m tests.bench --write docs/benchmarks.md

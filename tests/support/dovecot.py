@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -32,6 +31,7 @@ from imapclient.exceptions import IMAPClientError
 
 from pipeline.feed_settings import ImapFeedSettings, SecretSettings
 from tests.support.certificates import Authority
+from tests.support.ports import free_ports
 from tests.support.services import require
 
 PLACES = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
@@ -320,18 +320,6 @@ def dovecot(passwords: Mapping[str, str], *, host: str = "localhost") -> Iterato
     finally:
         server.stop()
         shutil.rmtree(root)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _base64url(data: bytes) -> bytes:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.certificates import Authority
+from tests.support.ports import free_ports
 from tests.support.services import require
 
 VERSION = "4.3.1"
@@ -104,7 +104,7 @@ class Broker:
     def __post_init__(self) -> None:
         jars()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.addresses = Addresses(*(f"127.0.0.1:{port}" for port in _free_ports(5)))
+        self.addresses = Addresses(*(f"127.0.0.1:{port}" for port in free_ports(5)))
         (self.folder / "log4j2.properties").write_text(LOGGING)
         settings = {**SETTINGS, "log.dirs": self.folder / "data", **self._listeners()}
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -273,8 +273,3 @@ def jars() -> Path:
         except OSError:  # another test run was quicker
             shutil.rmtree(arriving)
     return folder
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        return [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]

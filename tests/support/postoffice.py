@@ -15,7 +15,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
-from tests.support.dovecot import HOST, HOW, Dovecot, free_ports
+from tests.support.dovecot import HOST, HOW, Dovecot
+from tests.support.ports import free_ports
 from tests.support.services import require
 
 AGENT = shutil.which("dovecot-lda", path="/usr/lib/dovecot:/usr/libexec/dovecot")
