@@ -44,9 +44,9 @@ class Watch:
         return bool(self._ask(UNSETTLED, []) == 0)
 
     def run_under_way(self) -> str | None:
-        """A run that was asked for and is not trained yet; None when there is none, or nobody answers."""
-        run_id = self._ask(UNDECIDED, [])
-        return run_id if run_id is not None and not self.trained(run_id) else None
+        """The run that was asked for first of those that are not trained yet; None when there is none, or nobody answers."""
+        asked: list[str] = [run_id for (run_id,) in self._rows(f'{UNDECIDED} ORDER BY "at", run_id', [])]
+        return next((run_id for run_id in asked if not self.trained(run_id)), None)
 
     def trained(self, run_id: str) -> bool:
         """Whether a run has left its result."""
