@@ -44,7 +44,7 @@ class Watch:
         return bool(self._ask(UNSETTLED, []) == 0)
 
     def run_under_way(self) -> str | None:
-        """The run that was asked for first of those that are not trained yet; None when there is none, or nobody answers."""
+        """Of the runs that are not trained yet, the one asked for first; None without one, or when nobody answers."""
         asked: list[str] = [run_id for (run_id,) in self._rows(f'{UNDECIDED} ORDER BY "at", run_id', [])]
         return next((run_id for run_id in asked if not self.trained(run_id)), None)
 
