@@ -68,7 +68,7 @@ def imported(home: Path, archive: Path) -> Path:
 
 def artefacts(home: Home) -> dict[str, str]:
     """Digests of all that a run must leave alike: the run's files, and the adapters."""
-    found = {f"{run.name}/{name}": sha256_file(run / name) for run in home.runs.iterdir() for name in EXACT}
+    found = {f"{run.name}/{name}": sha256_file(run / name) for run in home.runs.iterdir() if run.is_dir() for name in EXACT}
     found |= {folder.name: sha256_folder(folder) for folder in home.adapters.iterdir()}
     return found
 
