@@ -49,6 +49,8 @@ is after five minutes unless told otherwise."""
 STOP_LOOK_SECONDS = 0.2
 STOP_SECONDS = 6.0
 """How long answers under way and Faust's own parts may take when the role stops."""
+THREAD_STOP_SECONDS = 3.0
+"""How long Faust may wait for the thread of its consumer, instead of its own minute."""
 
 
 def run(home: Home, settings: BusSettings, parse: ParseSettings, stop: threading.Event) -> None:
@@ -112,6 +114,7 @@ class _Parsing:
     def _app(self, scratch: str) -> faust.App:
         import faust
 
+        _leave_threads_behind()
         app = faust.App(
             f"{self._settings.prefix}{CONSUMER}",
             **faust_options(self._settings),
@@ -182,3 +185,17 @@ class _Parsing:
         if not self._failed.done():
             known = error if isinstance(error, MailtideError) else BusError(f"parsing failed: {error!r}")
             self._failed.set_exception(known)
+
+
+def _leave_threads_behind() -> None:
+    """A consumer that lost its broker may never leave its thread, which would keep the process as Faust makes it."""
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+    from mode.threads import ServiceThread, WorkerThread
+
+    class Daemon(WorkerThread):
+        def __init__(self, service: ServiceThread, **options: Any) -> None:
+            super().__init__(service, **options)
+            self.daemon = True
+
+    AIOKafkaConsumerThread.Worker = Daemon
+    AIOKafkaConsumerThread.shutdown_timeout = THREAD_STOP_SECONDS
