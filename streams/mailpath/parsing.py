@@ -10,9 +10,9 @@ import asyncio
 import logging
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONSUMER = "parse"
+NOISY = ("faust", "mode")
 LINGER_SECONDS = 0.02
 UNDER_WAY = 200
 """Mails that a parser pool is given at once; the others wait on the broker."""
@@ -59,7 +60,27 @@ def run(home: Home, settings: BusSettings, parse: ParseSettings, stop: threading
     Raises ``BusError`` when the broker cannot be used, or a large mail cannot be put down.
     """
     with ParserPool(parse) as pool, tempfile.TemporaryDirectory(prefix="mailtide-parse-") as scratch:
-        asyncio.run(_Parsing(settings, Answering(pool.submit, ClaimChecks(home, settings.claim_check)), stop).run(scratch))
+        _run(_Parsing(settings, Answering(pool.submit, ClaimChecks(home, settings.claim_check)), stop).run(scratch))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.run``, but tasks that go on when cancelled, as some of Faust's do without a broker, are left."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(main)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=THREAD_STOP_SECONDS))
+        asyncio.set_event_loop(None)
+        if any(not task.done() for task in left):
+            # Open for what they still call; of those that the end of the process meets there is nothing to tell.
+            loop.set_exception_handler(lambda *_: None)
+        else:
+            loop.close()
 
 
 class _Parsing:
@@ -105,6 +126,8 @@ class _Parsing:
                 raise await fault(self._settings, error) from error
             yield app
         finally:
+            for noisy in NOISY:  # what does not end as Faust expects is told in one line
+                logging.getLogger(noisy).setLevel(logging.CRITICAL)
             try:
                 async with asyncio.timeout(STOP_SECONDS):
                     await app.stop()
@@ -135,7 +158,7 @@ class _Parsing:
             consumer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
             stream_buffer_maxsize=BUFFERED,
         )
-        for noisy in ("faust", "mode"):
+        for noisy in NOISY:
             logging.getLogger(noisy).setLevel(logging.ERROR)
         topic = app.topic(
             self._source, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True
@@ -196,6 +219,10 @@ def _leave_threads_behind() -> None:
         def __init__(self, service: ServiceThread, **options: Any) -> None:
             super().__init__(service, **options)
             self.daemon = True
+
+        def run(self) -> None:
+            with suppress(asyncio.CancelledError):
+                super().run()
 
     AIOKafkaConsumerThread.Worker = Daemon
     AIOKafkaConsumerThread.shutdown_timeout = THREAD_STOP_SECONDS
