@@ -58,12 +58,13 @@ class ImapFeedSettings(Group):
 
     @model_validator(mode="after")
     def _nothing_in_the_open(self) -> ImapFeedSettings:
-        if self.security == "none" and not _is_loopback(self.host):
+        if self.security == "none" and not is_loopback(self.host):
             raise ValueError(f"security: none would send the password to {self.host} in the open; use tls or starttls")
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to a host stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -14,6 +14,7 @@ from pipeline.domain import Clock
 from pipeline.feed_settings import FeedSettings
 from pipeline.groups import Group, Share
 from pipeline.index_settings import IndexSettings
+from pipeline.notice_settings import NotifySettings
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
@@ -178,10 +179,13 @@ class PrivacySettings(Group):
 
 
 class CostSettings(Group):
-    """What an hour of training costs, for plans and receipts."""
+    """What an hour of training costs, and how much of that there may be."""
 
-    per_hour: float = Field(default=0.0, ge=0.0, description="price of an hour")
-    currency: str = Field(default="EUR", description="of the price")
+    per_hour: float = Field(default=0.0, ge=0.0, description="price of an hour of one GPU, or of the machine without one")
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="of the price, as three letters")
+    cap: PositiveFloat | None = Field(
+        default=None, description="what runs may cost in 30 days; one that would exceed it is refused before it starts"
+    )
 
 
 class PlanSettings(Group):
@@ -210,6 +214,7 @@ class Settings(Group):
     deploy: DeploySettings = DeploySettings()
     privacy: PrivacySettings = PrivacySettings()
     cost: CostSettings = CostSettings()
+    notify: NotifySettings = NotifySettings()
     plan: PlanSettings = PlanSettings()
     index: IndexSettings = IndexSettings()
     parse: ParseSettings = ParseSettings()

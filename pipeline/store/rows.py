@@ -453,3 +453,47 @@ class JournalRow(Row):
     event: str
     reason: str
     actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeTargetRow(Row):
+    """Who is told, from when on: what the journal and the outbox held up to these ordinals is no news to ``target``."""
+
+    TABLE: ClassVar[str] = "notice_targets"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("target",),)
+    target: str
+    journal_after: int
+    outbox_after: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRow(Row):
+    """What became of a notice to a target, for good: ``sent``, or ``given_up`` with the last ``error``."""
+
+    TABLE: ClassVar[str] = "notice_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("notice_id", "target"),)
+    notice_id: str
+    target: str
+    outcome: str
+    attempts: int
+    error: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow(Row):
+    """What somebody said about an answer of ``adapter_id``: ``up``, ``down``, or ``corrected`` with the better reply's text
+    as ``correction_sha``. The newest row of an answer and user counts; ``user_key`` is a keyed hash, None where
+    nobody is named."""
+
+    TABLE: ClassVar[str] = "feedback_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("feedback_id",),)
+    feedback_id: str
+    answer_id: str
+    mailbox: str
+    adapter_id: str
+    user_key: str | None
+    rating: str
+    correction_sha: str | None
+    at: datetime
