@@ -107,6 +107,8 @@ def build_chunks(
                 new_from=starts[len(context)],
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
                 text=text,
+                authors=tuple(message.sender_key for message in everything),
+                tiers=tuple(_tier_of(message) for message in everything),
             )
         )
     return chunks

@@ -187,6 +187,8 @@ class Chunk:
     ``message_keys``, ``starts``, ``ordinals`` and ``parents`` run in parallel over the messages in the chunk:
     key, character offset of the message's lead line, arrival ordinal, and key of the message it answers (or None).
     The first ``n_context`` of them are context. ``n_messages`` counts the new ones. ``n_tokens`` is by the store's ruler.
+    ``authors`` and ``tiers`` run beside them: who wrote each message (keyed, "" where nobody is named) and its quality
+    class; empty where that was not recorded.
     """
 
     mailbox: str
@@ -207,3 +209,5 @@ class Chunk:
     new_from: int
     sha256: str
     text: str
+    authors: tuple[str, ...] = ()
+    tiers: tuple[Tier, ...] = ()

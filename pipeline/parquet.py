@@ -76,13 +76,20 @@ def read_table(
     error: type[MailtideError],
     hint: str,
     columns: Sequence[str] | None = None,
+    later: Sequence[str] = (),
 ) -> pa.Table:
-    """Reads a file that must hold ``schema``'s columns and types; anything else is an ``error`` that names it."""
+    """Reads a file that must hold ``schema``'s columns and types; anything else is an ``error`` that names it. Columns in
+    ``later`` came with a later format: they are null where the file has none."""
     data = read_bytes(path, sha256, error, hint=hint)
     names = schema.names if columns is None else list(columns)
     wanted = pa.schema([schema.field(name) for name in names])
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=names, use_threads=False)
+        absent = set(later) - set(pq.read_schema(pa.BufferReader(data)).names) if later else set()
+        present = [name for name in names if name not in absent]
+        table = pq.read_table(pa.BufferReader(data), columns=present, use_threads=False)
+        for name in names:
+            if name in absent:
+                table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         return table.select(names).cast(wanted).replace_schema_metadata(table.schema.metadata)
     except (pa.ArrowException, OSError, KeyError) as reason:
         raise error(f"{path} is not what this version reads ({reason})", hint=hint) from reason

@@ -21,8 +21,13 @@ from pipeline.errors import ShardError
 from pipeline.home import atomic_path, sha256_file
 from pipeline.parquet import open_writer, read_table
 
-SHARD_FORMAT = 1
-"""Version of the columns below; recorded in every row. A shard of another format is refused, never guessed at."""
+SHARD_FORMAT = 2
+"""Version of the columns below; recorded in every row. A shard of an unknown format is refused, never guessed at."""
+
+READABLE = frozenset({1, SHARD_FORMAT})
+"""Format 1 did not record who wrote each message, nor its class: ``authors`` and ``tiers`` read as null there."""
+
+SINCE_2 = ("authors", "tiers")
 
 CHUNKS, TEXT = "chunks.parquet", "text.parquet"
 
@@ -45,6 +50,8 @@ CHUNK_SCHEMA = pa.schema(
         pa.field("tier", pa.string()),
         pa.field("new_from", pa.int32()),
         pa.field("sha256", pa.string()),
+        pa.field("authors", pa.list_(pa.string())),
+        pa.field("tiers", pa.list_(pa.string())),
         pa.field("format", pa.int16()),
     ]
 )
@@ -105,13 +112,11 @@ def read_meta(folder: Path, sha256: str, *, columns: Sequence[str] | None = None
     """
     path = folder / CHUNKS
     names = None if columns is None else [*columns, "format"]
-    table = read_table(path, CHUNK_SCHEMA, sha256, error=ShardError, hint=RESTORE, columns=names)
+    table = read_table(path, CHUNK_SCHEMA, sha256, error=ShardError, hint=RESTORE, columns=names, later=SINCE_2)
     formats = set(pc.unique(table["format"]).to_pylist())
-    if formats - {SHARD_FORMAT}:
-        found = ", ".join(map(str, sorted(formats)))
-        raise ShardError(
-            f"{path} has format {found}, this version reads {SHARD_FORMAT}", hint="use the version that wrote it"
-        )
+    if formats - READABLE:
+        found, known = (", ".join(map(str, sorted(some))) for some in (formats, READABLE))
+        raise ShardError(f"{path} has format {found}, this version reads {known}", hint="use the version that wrote it")
     return table if columns is None else table.select(list(columns))
 
 
@@ -167,7 +172,7 @@ def erase_texts(folder: Path, chunk_ids: Collection[str]) -> str:
 
 def _metadata(batch: Sequence[Chunk]) -> pa.Table:
     for chunk in batch:
-        if "@" in chunk.sender:
+        if any("@" in person for person in (chunk.sender, *chunk.authors)):
             raise ShardError(f"chunk {chunk.chunk_id} names its sender in the clear", hint="give the keyed hash")
         if hashlib.sha256(chunk.text.encode()).hexdigest() != chunk.sha256:
             raise ShardError(f"chunk {chunk.chunk_id} has another sha256 than its text", hint="build the chunk again")

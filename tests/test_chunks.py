@@ -112,6 +112,8 @@ def test_a_small_thread_is_one_chunk() -> None:
             new_from=text.index("⁂ Bob"),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             text=text,
+            authors=("key of Ann", "key of Bob", "key of Ann"),
+            tiers=(Tier.PERSON, Tier.PERSON, Tier.PERSON),
         )
     ]
 

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain import Chunk, Split
+from pipeline.domain import Chunk, Split, Tier
 from pipeline.errors import ShardError
 from pipeline.home import sha256_file
 from pipeline.shards import CHUNK_FIELDS, erase_texts, read_meta, read_texts, verify_shard, write_shard
@@ -77,10 +78,14 @@ def test_a_source_that_breaks_off_leaves_the_shard_as_it_was(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"text": "another text"}, {"sender": "ann@example.org"}], ids=["text", "sender"])
-def test_a_chunk_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"text": "another text"}, {"sender": "ann@example.org"}, {"authors": ("ann@example.org",)}],
+    ids=["text", "sender", "author"],
+)
+def test_a_chunk_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ShardError):
-        write_shard(tmp_path, [*window(), replace(make_chunk("t9", 0), **change)])  # type: ignore[arg-type]
+        write_shard(tmp_path, [*window(), replace(make_chunk("t9", 0), **change)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,6 +110,20 @@ def test_a_missing_shard_and_another_format_are_named(tmp_path: Path) -> None:
     pq.write_table(newer, tmp_path / "chunks.parquet")
     with pytest.raises(ShardError, match="format 99"):
         read_meta(tmp_path, sha256_file(tmp_path / "chunks.parquet"))
+
+
+def test_a_shard_of_the_first_format_is_read_without_what_it_did_not_record(tmp_path: Path) -> None:
+    chunks = [replace(chunk, authors=("ab",), tiers=(Tier.PERSON,)) for chunk in window()]
+    digests = write_shard(tmp_path, chunks)
+    table = read_meta(tmp_path, digests.chunks_sha256)
+    assert table["authors"].to_pylist() == [["ab"]] * len(chunks)
+    older = table.drop_columns(["authors", "tiers"])
+    older = older.set_column(older.schema.get_field_index("format"), "format", pa.array([1] * len(older), pa.int16()))
+    pq.write_table(older, tmp_path / "chunks.parquet")
+    sha256 = sha256_file(tmp_path / "chunks.parquet")
+    assert read_meta(tmp_path, sha256)["authors"].to_pylist() == [None] * len(chunks)
+    assert read_meta(tmp_path, sha256).drop_columns(["authors", "tiers", "format"]) == older.drop_columns(["format"])
+    assert verify_shard(tmp_path, sha256).n_chunks == len(chunks)
 
 
 def _forge(folder: Path, chunk_id: str, text: str) -> None:

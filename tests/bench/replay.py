@@ -53,6 +53,7 @@ def generate(home: Home, chunks: int, shards: int) -> None:
             "parents": [[None]] * per_shard,
         }
         constant = {"mailbox": MAILBOX, "tier": "person", "starts": [0], "ordinals": [1], "format": SHARD_FORMAT}
+        constant |= {"authors": ["a"], "tiers": ["person"]}
         numbers = {"window_idx": window, "n_context": 0, "n_messages": 1, "new_from": 0}
         columns = [
             pa.array(texts[name])
