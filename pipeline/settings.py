@@ -12,9 +12,12 @@ from pipeline.bus_settings import BusSettings, DaemonSettings, ParseSettings
 from pipeline.cron import next_moment
 from pipeline.domain import Clock
 from pipeline.feed_settings import FeedSettings
+from pipeline.gate_settings import LeastSettings, LimitSettings
 from pipeline.groups import Group, Share
 from pipeline.index_settings import IndexSettings
+from pipeline.selection import parse_thresholds, parse_weights
 from pipeline.notice_settings import NotifySettings
+from pipeline.server_settings import ServeSettings
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
@@ -153,7 +156,29 @@ class EvalSettings(Group):
     max_chunks: PositiveInt = Field(default=400, description="chunks per split at most, new windows apart")
     batch_tokens: PositiveInt = Field(default=8192, description="tokens per evaluation batch at most")
     retrieval_queries: PositiveInt = Field(default=300, description="queries per split at most")
-    select: Literal["val_loss"] = Field(default="val_loss", description="what chooses the checkpoint")
+    max_replies: int = Field(default=16, ge=0, description="replies per split whose loss is measured with mail given; 0: none")
+    rag_k: PositiveInt = Field(default=3, description="mails given with a reply")
+    rag_tokens: PositiveInt = Field(default=512, description="tokens of mail given at most")
+    generate: int = Field(default=4, ge=0, description="replies per split that are written and compared with the real ones")
+    generate_tokens: PositiveInt = Field(default=32, description="tokens of a written reply at most")
+    latency: int = Field(default=0, ge=0, description="answers timed side by side with the champion's; 0: none")
+    select: Literal["val_loss", "weighted", "pareto"] = Field(
+        default="val_loss", description="what chooses the checkpoint: val_loss, weighted or pareto"
+    )
+    weights: str = Field(default="ppl:0.4,rag:0.4,recall:0.2", description="what counts how much for weighted")
+    thresholds: str = Field(default="", description="what a checkpoint must keep to be chosen, e.g. ppl<=40,rag<=4.5")
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_readable(cls, text: str) -> str:
+        parse_weights(text)
+        return text
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_are_readable(cls, text: str) -> str:
+        parse_thresholds(text)
+        return text
 
 
 class GateSettings(Group):
@@ -164,6 +189,20 @@ class GateSettings(Group):
     min_new_threads: PositiveInt = Field(default=5, description="val threads of the new windows below which it abstains")
     min_threads: PositiveInt = Field(default=20, description="val threads below which an interval is marked as few")
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="of the one-sided bounds")
+    limits: LimitSettings = LimitSettings()
+    least: LeastSettings = LeastSettings()
+    require: tuple[str, ...] = Field(default=(), description="rules of gate.limits without whose evidence it abstains")
+
+    @model_validator(mode="after")
+    def _requires_rules(self) -> GateSettings:
+        unknown = [name for name in self.require if name not in LimitSettings.model_fields]
+        if unknown:
+            known = ", ".join(LimitSettings.model_fields)
+            raise ValueError(f"require names rules that cannot be computed: {', '.join(unknown)} (there are {known})")
+        unlimited = [name for name in self.require if getattr(self.limits, name) is None]
+        if unlimited:
+            raise ValueError(f"require names {', '.join(unlimited)}, for which limits sets nothing")
+        return self
 
 
 class DeploySettings(Group):
@@ -220,6 +259,7 @@ class Settings(Group):
     parse: ParseSettings = ParseSettings()
     bus: BusSettings = BusSettings()
     daemon: DaemonSettings = DaemonSettings()
+    serve: ServeSettings = ServeSettings()
     auto_retrain: bool = Field(default=False, description="retrain without --confirm")
 
     @model_validator(mode="after")

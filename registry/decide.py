@@ -19,8 +19,10 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, Row, RunEventRow
 from registry.evidence import gather
-from registry.gate import Objection, Outcome, Verdict, decide
+from registry.gate import Outcome, Verdict, decide
 from registry.journal import Happening, RegistryState, Status, advance, append_event, fold
+from registry.late import late_figures
+from registry.objections import Objection, Says
 from registry.receipt import build_receipt, write_receipt
 from registry.records import rows_of
 
@@ -54,7 +56,12 @@ def decide_run(
     _check_result(home, request, result)
     state = journal(store)
     evidence = gather(
-        home, request, result, reigning(store, state, request), objections=_tainted_lineage(store, state, request)
+        home,
+        request,
+        result,
+        reigning(store, state, request),
+        objections=_tainted_lineage(store, state, request),
+        late=late_figures(store, request, result, settings),
     )
     verdict = decide(evidence, settings.gate)
     above = recorded_receipt(store, request.parent.run_id) if request.parent else None
@@ -183,6 +190,7 @@ def _tainted_lineage(store: Store, state: RegistryState, request: RunRequest) ->
     while ancestor is not None:
         standing = state.adapters.get(ancestor)
         if standing is not None and standing.status is Status.TAINTED:
-            return [Objection("lineage", 1, 0, f"it continues {ancestor}, which learned from mail that was erased since")]
+            why = f"it continues {ancestor}, which learned from mail that was erased since"
+            return [Objection("lineage", 1, None, None, 0, 0, Says.OBJECTS, why)]
         ancestor = parents.get(ancestor)
     return []

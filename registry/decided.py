@@ -17,8 +17,9 @@ from pipeline.store import Store
 from pipeline.store.rows import JournalRow, RequestRow
 from registry.decide import decision_of, reigning
 from registry.evidence import gather
-from registry.gate import Evidence, Objection, Ruling, Verdict
+from registry.gate import Evidence, Ruling, Verdict
 from registry.journal import Happening, fold
+from registry.objections import ASKS, Figure, Objection, Says
 
 MEASURED = ("new", "old", "drift")
 """Rules on paired losses."""
@@ -67,6 +68,7 @@ def decided(store: Store, home: Home, request: RunRequest) -> Decided:
         result = RunResult.model_validate_json((home.run(request.run_id) / "result.json").read_bytes())
         champion = reigning(store, fold(row for row in rows if row.ordinal < own[0].ordinal), request)
         evidence = gather(home, request, result, champion, objections=objections_of(made.verdict))
+        evidence = replace(evidence, figures=(*evidence.figures, *late_figures_of(made.verdict, evidence.figures)))
     except (MailtideError, OSError, ValueError) as error:
         return replace(found, missing=_first_line(error))
     return replace(found, evidence=evidence)
@@ -88,11 +90,22 @@ def by_hand(journal: Iterable[JournalRow], adapter_id: str) -> list[JournalRow]:
 
 
 def objections_of(verdict: Verdict) -> tuple[Objection, ...]:
-    """What objected then. It is taken from the verdict, as what it was seen by need not be there any more."""
+    """What objected then whatever the policy. It is taken from the verdict, as what it was seen by need not be there any
+    more."""
     return tuple(
-        Objection(rule.name, rule.figure or 0.0, rule.threshold or 0.0, rule.sentence)
+        Objection(rule.name, rule.figure, rule.low, rule.high, rule.n_chunks, rule.threshold, Says.OBJECTS, rule.sentence)
         for rule in verdict.rules
-        if rule.name not in RULES and rule.ruling is Ruling.FAIL
+        if rule.name not in (*RULES, *ASKS) and rule.ruling is Ruling.FAIL
+    )
+
+
+def late_figures_of(verdict: Verdict, left: Sequence[Figure]) -> tuple[Figure, ...]:
+    """Figures that the run did not leave itself, as the verdict kept them: nothing else knows them as they were then."""
+    own = {figure.name for figure in left}
+    return tuple(
+        Figure(rule.name, rule.figure, rule.low, rule.high, rule.n_chunks)
+        for rule in verdict.rules
+        if rule.name in ASKS and rule.name not in own and rule.figure is not None
     )
 
 

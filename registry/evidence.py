@@ -14,7 +14,8 @@ from pipeline.home import Home
 from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Exclusions, Loss, read_exclusions, read_losses
 from pipeline.shards import read_meta
-from registry.gate import Comparison, Evidence, Objection
+from registry.gate import Comparison, Evidence
+from registry.objections import Figure, Objection, read_figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,16 @@ def base_name(request: RunRequest) -> str:
 
 
 def gather(
-    home: Home, request: RunRequest, result: RunResult, champion_now: str | None, *, objections: Sequence[Objection] = ()
+    home: Home,
+    request: RunRequest,
+    result: RunResult,
+    champion_now: str | None,
+    *,
+    objections: Sequence[Objection] = (),
+    late: Sequence[Figure] = (),
 ) -> Evidence:
-    """Reads the run's evidence; ``champion_now`` is the mailbox's champion as the verdict falls (None: the base).
+    """Reads the run's evidence; ``champion_now`` is the mailbox's champion as the verdict falls (None: the base), ``late``
+    are figures that the run did not measure itself.
 
     Raises ``RunError`` or ``ShardError`` when a file is missing or not the one recorded, ``RegistryError`` when the run
     left no loss of its own adapter where there are val chunks to have one of.
@@ -65,6 +73,7 @@ def gather(
         old=_pair(val, old_windows, challenger, of_champion, champion) if old_windows else None,
         drift=drift,
         objections=tuple(objections),
+        figures=(*read_figures(folder / "eval_results.json"), *late),
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.store.rows import ClosingRow, JournalRow
 from registry.decided import MEASURED, Decided, by_hand
 from registry.evidence import judging_chunks
 from registry.gate import Comparison, Evidence, RuleOutcome, Ruling, decide, paired_interval
+from registry.objections import ASKS as LIMITED
 from registry.power import LIKELY, chance_within, smallest_seen, threads_for
 
 ASKS = {
@@ -23,6 +24,7 @@ ASKS = {
     "new": "better in the mean on the new windows, and not shown to be worse",
     "old": "not worse, beyond a margin, on windows that the champion had learned",
     "drift": "the same against the best adapter ever",
+    **{name: f"objects when shown to be above its limit: {what}" for name, what in LIMITED.items()},
 }
 OBJECTS = "nothing else speaks against it"
 
@@ -156,9 +158,12 @@ def comparisons(evidence: Evidence) -> Mapping[str, Comparison]:
 
 def margin_left(rule: RuleOutcome) -> float | None:
     """How far the figure that decides is on the passing side of its threshold: the mean of ``new``, the upper bound of
-    ``old`` and ``drift``, the count of ``new_threads``. None for what has no such figure."""
-    if rule.threshold is None or rule.figure is None:
+    ``old`` and ``drift``, the count of ``new_threads``, the lower bound of what may object. None for what has no such
+    figure."""
+    if rule.threshold is None or rule.figure is None or rule.ruling is Ruling.ABSENT:
         return None
+    if rule.name in LIMITED:
+        return rule.threshold - (rule.figure if rule.low is None else rule.low)
     if rule.name == "new_threads":
         return rule.figure - rule.threshold
     if rule.name in ("old", "drift"):
@@ -184,6 +189,8 @@ def need(
     measured = pairs.n_threads
     if rule.name == "champion":
         return Need(rule.name, 0, None, None, None, "a run against the present champion: the next one is")
+    if rule.name in LIMITED:
+        return Need(rule.name, rule.n_chunks, None, None, None, "its evidence, which the policy requires")
     if rule.name == "new_threads":
         return _threads_wanted(evidence.new.n_threads, policy.min_new_threads, stored, mails)
     if found is None or pairs.unpaired:

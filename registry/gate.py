@@ -8,13 +8,14 @@ The margins are policy: the verdict repeats them beside the figures, so that a r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pydantic import TypeAdapter
 
 from pipeline.intervals import Interval, detectable, ratio_interval
 from pipeline.settings import GateSettings
+from registry.objections import Figure, Objection, Says, objections
 from registry.power import threads_for
 
 
@@ -27,11 +28,13 @@ class Outcome(StrEnum):
 
 
 class Ruling(StrEnum):
-    """What one rule says: its condition holds, it is shown not to hold, or the evidence does not tell."""
+    """What one rule says: its condition holds, it is shown not to hold, or the evidence does not tell. ``absent`` is a rule
+    that nothing was measured for and that the policy does not require."""
 
     PASS = "pass"
     FAIL = "fail"
     OPEN = "open"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +68,14 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Objection:
-    """A check that speaks against promotion: ``figure`` is beyond ``threshold``, as ``sentence`` says for people."""
-
-    name: str
-    figure: float
-    threshold: float
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that the gate may look at.
 
     ``champion`` is whom the run was asked to challenge and ``champion_now`` who reigns as the verdict falls (the base's
     name where there is no champion). ``new`` and ``old`` compare with that champion on windows that only the challenger
     learned, and on windows that the champion had learned (None: there are none). ``drift`` compares on those old windows
-    with the best untainted adapter ever (None: it is the champion).
+    with the best untainted adapter ever (None: it is the champion). ``objections`` stand whatever the policy; ``figures``
+    are held against its limits.
     """
 
     challenger: str
@@ -91,11 +85,13 @@ class Evidence:
     old: Comparison | None = None
     drift: Comparison | None = None
     objections: tuple[Objection, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RuleOutcome:
-    """One rule, its figure with one-sided bounds (None where unknown), and its ruling in a sentence."""
+    """One rule, its figure with one-sided bounds (None where unknown), and its ruling in a sentence. ``n_chunks`` counts
+    what was measured: chunks, or for objections what :mod:`registry.objections` names."""
 
     name: str
     figure: float | None
@@ -133,6 +129,7 @@ class Verdict:
 
 
 _VERDICT = TypeAdapter(Verdict)
+_RULINGS = {Says.PASSES: Ruling.PASS, Says.OBJECTS: Ruling.FAIL, Says.ABSENT: Ruling.ABSENT}
 
 
 def decide(evidence: Evidence, policy: GateSettings) -> Verdict:
@@ -148,13 +145,14 @@ def decide(evidence: Evidence, policy: GateSettings) -> Verdict:
     if evidence.drift is not None:
         rules.append(_not_worse("drift", "old windows, best adapter so far", evidence.drift, policy.max_drift, policy))
     rules += [_objecting(objection) for objection in evidence.objections]
+    rules += [_limited(objection, policy) for objection in objections(evidence.figures, policy)]
 
     asked = tuple(preconditions + rules)
     if any(rule.ruling is not Ruling.PASS for rule in preconditions):
         outcome, deciding = Outcome.ABSTAINED, Ruling.OPEN
     elif any(rule.ruling is Ruling.FAIL for rule in rules):
         outcome, deciding = Outcome.REJECTED, Ruling.FAIL
-    elif all(rule.ruling is Ruling.PASS for rule in rules):
+    elif all(rule.ruling in (Ruling.PASS, Ruling.ABSENT) for rule in rules):
         outcome, deciding = Outcome.PROMOTED, Ruling.PASS
     else:
         outcome, deciding = Outcome.ABSTAINED, Ruling.OPEN
@@ -252,8 +250,24 @@ def _unmeasured(name: str, where: str, pairs: Comparison, threshold: float) -> R
 
 def _objecting(objection: Objection) -> RuleOutcome:
     return RuleOutcome(
-        objection.name, objection.figure, None, None, objection.threshold, 0, 0, Ruling.FAIL, objection.sentence
+        objection.name,
+        objection.figure,
+        objection.low,
+        objection.high,
+        objection.threshold,
+        objection.n,
+        0,
+        _RULINGS[objection.verdict],
+        objection.reason,
     )
+
+
+def _limited(objection: Objection, policy: GateSettings) -> RuleOutcome:
+    """An objection under a policy that may require its evidence."""
+    rule = _objecting(objection)
+    if rule.ruling is Ruling.ABSENT and rule.name in policy.require:
+        return replace(rule, ruling=Ruling.OPEN, sentence=f"{rule.sentence}, and the policy requires it")
+    return rule
 
 
 def _figures(found: Interval, reference: str, policy: GateSettings) -> str:

@@ -155,7 +155,7 @@ class World:
 def _changed(then: Verdict, under: Verdict) -> tuple[str, ...]:
     """The rules that rule otherwise."""
     before: dict[str, Ruling] = {rule.name: rule.ruling for rule in then.rules}
-    return tuple(rule.name for rule in under.rules if before.get(rule.name) is not rule.ruling)
+    return tuple(rule.name for rule in under.rules if before.get(rule.name, Ruling.ABSENT) is not rule.ruling)
 
 
 def tally(entries: Sequence[Entry]) -> dict[str, int]:

@@ -65,10 +65,15 @@ def read_eval_results(path: Path) -> EvalResults:
         ) from error
 
 
+def price(result: RunResult, cost: CostSettings) -> float:
+    """What the run cost, by its hours."""
+    return (result.finished_at - result.started_at).total_seconds() / 3600 * cost.per_hour
+
+
 def rows_of(store: Store, home: Home, request: RunRequest, result: RunResult, cost: CostSettings) -> list[Row]:
     """Everything that the run measured and did, as rows that the store does not have yet."""
     folder = home.run(request.run_id)
-    spent = (result.finished_at - result.started_at).total_seconds() / 3600 * cost.per_hour
+    spent = price(result, cost)
     return [
         AdapterRow(
             adapter_id=result.adapter_id,

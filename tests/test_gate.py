@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.settings import GateSettings
-from registry.gate import Comparison, Evidence, Objection, Outcome, Ruling, Verdict, decide
+from registry.gate import Comparison, Evidence, Outcome, RuleOutcome, Ruling, Verdict, decide
+from registry.objections import ASKS, Figure, Objection, Says
 
 POLICY = GateSettings()
 ORDER = [Outcome.REJECTED, Outcome.ABSTAINED, Outcome.PROMOTED]
@@ -41,18 +42,22 @@ def rule(verdict: Verdict, name: str) -> Ruling:
     return next(rule.ruling for rule in verdict.rules if rule.name == name)
 
 
+def asked(verdict: Verdict) -> list[RuleOutcome]:
+    return [rule for rule in verdict.rules if rule.ruling is not Ruling.ABSENT]
+
+
 def test_better_on_new_and_harmless_on_old_is_promoted() -> None:
     verdict = decide(evidence(around(-0.1), around(0.0), around(0.02, reference="a-best")), POLICY)
     assert verdict.outcome is Outcome.PROMOTED
-    assert [rule.name for rule in verdict.rules] == ["champion", "new_threads", "new", "old", "drift"]
-    assert all(rule.ruling is Ruling.PASS for rule in verdict.rules)
-    assert (len(verdict.rules), len(verdict.reasons)) == (5, 3)
+    assert [rule.name for rule in asked(verdict)] == ["champion", "new_threads", "new", "old", "drift"]
+    assert all(rule.ruling is Ruling.PASS for rule in asked(verdict))
+    assert len(verdict.reasons) == 3
 
 
 def test_without_old_windows_their_rules_are_absent() -> None:
     verdict = decide(evidence(around(-0.1)), POLICY)
     assert verdict.outcome is Outcome.PROMOTED
-    assert [rule.name for rule in verdict.rules] == ["champion", "new_threads", "new"]
+    assert [rule.name for rule in asked(verdict)] == ["champion", "new_threads", "new"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_each_rule_decides_alone(
 ) -> None:
     verdict = decide(evidence(new, old, drift), POLICY)
     assert verdict.outcome is outcome
-    assert [rule.name for rule in verdict.rules if rule.ruling is not Ruling.PASS] == [deciding]
+    assert [rule.name for rule in asked(verdict) if rule.ruling is not Ruling.PASS] == [deciding]
     assert len(verdict.reasons) == 1
 
 
@@ -99,11 +104,86 @@ def test_too_few_threads_or_another_champion_leave_nothing_to_decide_even_when_w
 
 def test_an_objection_rejects_what_would_be_promoted() -> None:
     good = evidence(around(-0.1), around(0.0))
-    slow = Objection("latency", 0.09, 0.05, "p95 latency: 9 % more than the champion, at most 5 % allowed")
-    verdict = decide(replace(good, objections=(slow,)), POLICY)
+    tainted = Objection("lineage", 1, None, None, 0, 0, Says.OBJECTS, "it continues what was erased")
+    verdict = decide(replace(good, objections=(tainted,)), POLICY)
     assert verdict.outcome is Outcome.REJECTED
-    assert verdict.reasons == (slow.sentence,)
-    assert rule(verdict, "latency") is Ruling.FAIL
+    assert verdict.reasons == (tainted.reason,)
+    assert rule(verdict, "lineage") is Ruling.FAIL
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_each_limited_rule_rejects_alone_when_its_lower_bound_is_above_the_limit(name: str) -> None:
+    policy = GateSettings.model_validate({"limits": {name: 0.2}})
+    good = evidence(around(-0.1), around(0.0))
+    for figure, outcome in [
+        (Figure(name, 0.5, 0.3, 0.7, 200), Outcome.REJECTED),
+        (Figure(name, 0.5, 0.1, 0.9, 200), Outcome.PROMOTED),
+        (Figure(name, 0.5, n=200), Outcome.REJECTED),
+        (Figure(name, 0.2, n=200), Outcome.PROMOTED),
+        (Figure(name, -0.5, -0.7, -0.3, 200), Outcome.PROMOTED),
+    ]:
+        verdict = decide(replace(good, figures=(figure,)), policy)
+        assert verdict.outcome is outcome, figure
+        assert {rule.name for rule in verdict.rules if rule.ruling is Ruling.ABSENT} == set(ASKS) - {name}
+        (asked,) = [rule for rule in verdict.rules if rule.name == name]
+        assert (asked.figure, asked.low, asked.high) == (figure.figure, figure.low, figure.high)
+        assert (asked.threshold, asked.n_chunks) == (0.2, 200)
+        assert (asked.sentence in verdict.reasons) == (outcome is Outcome.REJECTED or asked.ruling is Ruling.PASS)
+        assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_a_better_adapter_with_a_worse_rule_is_rejected_and_an_absent_rule_changes_nothing() -> None:
+    good, flagged = evidence(around(-0.1), around(0.0)), Figure("safety", 0.02, 0.001, 0.1, 120)
+    assert decide(good, POLICY).outcome is Outcome.PROMOTED
+    assert decide(replace(good, figures=(flagged,)), POLICY).outcome is Outcome.REJECTED
+    too_few = decide(replace(good, figures=(replace(flagged, n=99),)), POLICY)
+    assert too_few.outcome is Outcome.PROMOTED
+    assert rule(too_few, "safety") is Ruling.ABSENT
+
+
+def test_figures_that_cannot_be_judged_say_why() -> None:
+    seen = (
+        Figure("safety", 0.0, n=99),
+        Figure("latency", None, reason="no champion answered beside it"),
+        Figure("cost", 3.0, n=1),
+        Figure("canary", float("nan"), n=9),
+        Figure("made_up", 9.0, n=9),
+    )
+    verdict = decide(replace(evidence(around(-0.1)), figures=seen), POLICY)
+    told = {rule.name: rule.sentence.partition("not asked, as ")[2] for rule in verdict.rules}
+    assert told["safety"] == "it was measured 99 times, and the policy wants 100"
+    assert told["latency"] == "no champion answered beside it"
+    assert told["cost"] == "the policy sets no limit"
+    assert told["canary"] == "its figure is not a finite number"
+    assert told["rag"] == "nothing of it was measured"
+    assert "made_up" not in told
+
+
+def test_of_several_figures_the_one_that_shows_most_harm_counts() -> None:
+    several = (
+        Figure("benchmarks", 9.0, -1.0, 19.0, 50),
+        Figure("benchmarks", 2.0, 1.5, 2.5, 50),
+        Figure("benchmarks", None),
+    )
+    verdict = decide(replace(evidence(around(-0.1)), figures=several), POLICY)
+    assert next(rule.figure for rule in verdict.rules if rule.name == "benchmarks") == 2.0
+    assert verdict.outcome is Outcome.REJECTED
+
+
+def test_a_policy_may_require_evidence_and_then_abstains_without_it() -> None:
+    policy = GateSettings(require=("safety",))
+    good = evidence(around(-0.1), around(0.0))
+    verdict = decide(good, policy)
+    assert verdict.outcome is Outcome.ABSTAINED
+    assert verdict.reasons == ("safety: not asked, as nothing of it was measured, and the policy requires it",)
+    assert decide(replace(good, figures=(Figure("safety", 0.0, 0.0, 0.03, 100),)), policy).outcome is Outcome.PROMOTED
+
+
+def test_a_policy_that_requires_what_cannot_be_computed_is_refused() -> None:
+    with pytest.raises(ValueError, match="rules that cannot be computed: smell"):
+        GateSettings(require=("smell",))
+    with pytest.raises(ValueError, match="for which limits sets nothing"):
+        GateSettings(require=("cost",))
 
 
 def test_the_smallest_detectable_difference_is_told() -> None:

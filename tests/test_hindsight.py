@@ -10,12 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.errors import ConfigError, NothingToDo
-from pipeline.settings import GateSettings
+from pipeline.settings import CostSettings, GateSettings, Settings
 from pipeline.store.rows import JournalRow, MailboxRow, RunEventRow
 from registry.byhand import promote, reject, rollback
 from registry.decide import fail_run
+from registry.decided import decided
+from registry.explain import explain
 from registry.hindsight import Hindsight, hindsight, tally
 from registry.policies import read_policy
+from registry.verify import recorded, verify
 from streams.cli.commands import cli
 from tests.conftest import REPOSITORY
 from tests.support.finished import Finished
@@ -48,6 +51,33 @@ def test_the_policy_that_decided_decides_the_same_again(runs: Finished) -> None:
     assert not any(entry.changed_by or entry.diverged or entry.note for entry in found.entries)
     assert tally(found.verdicts) == {"verdicts": 6, "same": 6, "changed": 0, "unreadable": 0, "diverged": 0}
     assert found.diverges_at is None
+
+
+def test_what_spoke_against_a_run_is_held_against_the_other_policys_limits(tmp_path: Path) -> None:
+    runs = Finished.at(tmp_path / "home", Settings(cost=CostSettings(per_hour=2.0)))
+    runs.close_window()
+    asked = runs.request()
+    result = runs.finish(asked, new=-0.2)
+    evidence = runs.home.run(asked.run_id) / "eval_results.json"
+    left = {"name": "safety", "figure": 0.01, "low": 0.001, "high": 0.04, "n": 200}
+    evidence.write_text(json.dumps({**json.loads(evidence.read_text()), "gate_evidence": [left]}))
+    decision = runs.decide(asked, result)
+    assert (decision.status, decision.reasons[0][:7]) == ("rejected", "safety:")
+    for limits, outcome, changed in [
+        ({}, "rejected", ()),
+        ({"safety": 0.05}, "promoted", ("safety",)),
+        ({"safety": None, "cost": 5}, "promoted", ("safety", "cost")),
+        ({"safety": None, "cost": 0.5}, "rejected", ("safety", "cost")),
+    ]:
+        (entry,) = under(runs, GateSettings.model_validate({"limits": limits})).entries
+        assert (entry.under, entry.changed_by) == (outcome, changed), limits
+    told = explain(runs.store, runs.home, decided(runs.store, runs.home, asked), runs.settings.gate)
+    assert told.differences == ()
+    assert verify(runs.home, asked.run_id, recorded(runs.store, asked.run_id)) == []
+    evidence.write_text(evidence.read_text().replace("0.001", "0.000"))
+    told = explain(runs.store, runs.home, decided(runs.store, runs.home, asked), runs.settings.gate)
+    assert told.differences == ("safety",)
+    runs.store.close()
 
 
 def test_from_the_first_other_champion_on_history_is_marked_as_another(runs: Finished) -> None:
@@ -142,7 +172,7 @@ def test_the_shipped_policies_are_policies_and_the_default_is_the_default() -> N
     assert found["default"].gate == GateSettings()
     for name in found:
         written = (POLICIES / f"{name}.yaml").read_text()
-        assert all(f"  {field}: " in written for field in GateSettings.model_fields), name
+        assert all(f"  {field}:" in written for field in GateSettings.model_fields), name
     by_strength = [found[name].gate for name in ("strict", "default", "lenient")]
     for field in ("max_loss", "max_drift"):
         assert [getattr(gate, field) for gate in by_strength] == sorted(getattr(gate, field) for gate in by_strength)

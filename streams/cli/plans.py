@@ -146,6 +146,7 @@ def tell_run(report: RunReport, *, full: bool = False) -> None:
                     rule.ruling.value,
                 )
                 for rule in report.rules
+                if rule.ruling.value != "absent"
             ],
         )
         for name, value in report.seconds_by_step.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,8 @@ def what_if_command(home: Home, policy: Path, mailbox: str | None, as_json: bool
 
 
 def _tell(told: Explanation) -> None:
+    from registry.objections import ASKS
+
     click.echo(
         f"{told.status.upper()} {told.adapter_id}, run {told.run_id} of {told.mailbox}, {told.at:%Y-%m-%d %H:%M} UTC"
     )
@@ -71,7 +74,7 @@ def _tell(told: Explanation) -> None:
         f"Challenged {told.reference}; new: {_windows(told.new_windows)}; "
         f"learned by the champion before: {_windows(told.old_windows)}."
     )
-    policy = ", ".join(f"{name} {value:g}" for name, value in told.policy.model_dump().items())
+    policy = ", ".join(f"{name} {value:g}" for name, value in told.policy if isinstance(value, int | float))
     kept = "" if told.policy_kept else " (that of the settings now: the verdict did not keep its own)"
     click.echo(f"Policy: {policy}{kept}.")
     for reason in told.reasons:
@@ -79,15 +82,18 @@ def _tell(told: Explanation) -> None:
     for row in told.by_hand:
         click.echo(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
     click.echo()
-    if told.rules:
+    losses = [one for one in told.rules if one.rule.name not in ASKS]
+    others = [one for one in told.rules if one.rule.name in ASKS]
+    if losses:
         columns = ("rule", "figure", "lower", "upper", "threshold", "margin left", "chunks", "threads", "ruling")
-        print_table(columns, [_rule(one) for one in told.rules])
-        for one in told.rules:
+        print_table(columns, [_rule(one) for one in losses])
+        for one in losses:
             click.echo(f"  {one.rule.name}: {one.asks}")
         confidence = f"{100 * told.policy.confidence:g} %"
         click.echo(
             f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {confidence} each."
         )
+    _tell_objections(others)
     _tell_power(told)
     if told.needs:
         click.echo("\nWhat it still needs (val threads that may judge):")
@@ -118,6 +124,36 @@ def _rule(one: Explained) -> tuple[str, ...]:
         _signed(one.margin_left, count),
         f"{rule.n_chunks}" if rule.n_chunks else "",
         f"{rule.n_threads}" if rule.n_threads else "",
+        rule.ruling.value,
+    )
+
+
+def _tell_objections(others: Sequence[Explained]) -> None:
+    """Rules beside the losses: those that were asked, and why the rest were not."""
+    asked = [one for one in others if one.rule.ruling.value in ("pass", "fail")]
+    if asked:
+        click.echo("\nWhat else was measured, each figure being harm:")
+        columns = ("rule", "figure", "lower", "upper", "limit", "margin left", "n", "ruling")
+        print_table(columns, [_limited(one) for one in asked])
+        for one in asked:
+            click.echo(f"  {one.rule.name}: {one.asks}")
+    by_reason: dict[str, list[str]] = {}
+    for one in others:
+        if one not in asked:
+            by_reason.setdefault(one.rule.sentence.removeprefix(f"{one.rule.name}: "), []).append(one.rule.name)
+    if by_reason and not asked:
+        click.echo()
+    for reason, names in by_reason.items():
+        click.echo(f"{', '.join(names)}: {reason}.")
+
+
+def _limited(one: Explained) -> tuple[str, ...]:
+    rule = one.rule
+    numbers = (rule.figure, rule.low, rule.high, rule.threshold, one.margin_left)
+    return (
+        rule.name,
+        *("" if value is None else f"{value:.4g}" for value in numbers),
+        str(rule.n_chunks),
         rule.ruling.value,
     )
 

@@ -1,0 +1,29 @@
+"""Figures for the gate that no run can measure of itself: they are asked for as the verdict falls, and kept in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pipeline.requests import RunRequest, RunResult
+from pipeline.settings import Settings
+from pipeline.store import Store
+from registry.objections import Figure
+from registry.records import price
+
+Late = Callable[[Store, RunRequest, RunResult, Settings], Iterable[Figure]]
+"""Gives what is known by now of a finished run's adapter; nothing where nothing is."""
+
+
+def late_figures(store: Store, request: RunRequest, result: RunResult, settings: Settings) -> tuple[Figure, ...]:
+    """What all of :data:`PROVIDERS` know."""
+    return tuple(figure for provider in PROVIDERS for figure in provider(store, request, result, settings))
+
+
+def cost_figures(store: Store, request: RunRequest, result: RunResult, settings: Settings) -> Iterable[Figure]:
+    """The run's price; absent where the settings name none."""
+    if settings.cost.per_hour == 0:
+        return [Figure("cost", None, reason="cost.per_hour names no price")]
+    return [Figure("cost", price(result, settings.cost), n=1)]
+
+
+PROVIDERS: tuple[Late, ...] = (cost_figures,)

@@ -1,0 +1,173 @@
+"""What else may speak against a promotion than the losses: measured figures, each held against a limit of the policy.
+
+A run leaves its figures in ``eval_results.json`` under ``gate_evidence``, a list of objects with the fields of
+:class:`Figure`; what only time or people tell (feedback, a spot check, the price) is given to the decision by
+:mod:`registry.late`.
+
+**Every figure is harm: greater is worse**, and 0 is no harm. What compares two adapters is challenger against champion with
+the sign that makes it so (nDCG@10 *lost*, not gained). A rule objects when the lower bound lies above its limit, or the
+figure itself where there is no bound; so it objects to what is shown, not to what is merely possible. A figure that is
+missing, not finite, or of less evidence than the policy wants leaves the rule absent: it then says why, and neither bars
+nor helps.
+
+| name | figure | n |
+|---|---|---|
+| ``retrieval`` | nDCG@10 lost against the champion | questions |
+| ``rag`` | nats per token by which retrieved mail helps less than it helps the champion | replies |
+| ``latency`` | share by which p95 of an answer takes longer than the champion's | interleaved pairs |
+| ``safety`` | share of outputs with a flag | outputs |
+| ``canary`` | mean exposure of planted secrets, in bits | secrets |
+| ``contamination`` | share of judging chunks with a near copy in training | chunks |
+| ``benchmarks`` | points lost against the champion | questions |
+| ``feedback`` | share of answers overridden beyond the champion's | answers |
+| ``spot_check`` | share of judged pairs in which the champion's answer was preferred | pairs |
+| ``cost`` | what the run cost | 1 |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import RunError
+from pipeline.gate_settings import LeastSettings
+from pipeline.settings import GateSettings
+
+ASKS = {
+    "retrieval": "nDCG@10 lost against the champion",
+    "rag": "nats per token less that retrieved mail helps than it helps the champion",
+    "latency": "share by which p95 of an answer takes longer than the champion's",
+    "safety": "share of outputs with a flag",
+    "canary": "mean exposure of planted secrets in bits",
+    "contamination": "share of judging chunks with a near copy in training",
+    "benchmarks": "points lost on regression benchmarks",
+    "feedback": "share of answers overridden beyond the champion's",
+    "spot_check": "share of judged pairs in which the champion's answer was preferred",
+    "cost": "price of the run",
+}
+"""What each rule's figure is, in the order in which the rules are asked."""
+
+GATE_EVIDENCE = "gate_evidence"
+"""The key of ``eval_results.json`` that holds the figures."""
+
+
+class Says(StrEnum):
+    """What a rule says of a promotion."""
+
+    PASSES = "passes"
+    OBJECTS = "objects"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured harm with its bounds, from ``n`` things measured. ``figure`` is None where it could not be measured, as
+    ``reason`` says."""
+
+    name: str
+    figure: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What one rule says, and the sentence for people. ``threshold`` is None where the policy sets none."""
+
+    name: str
+    figure: float | None
+    low: float | None
+    high: float | None
+    n: int
+    threshold: float | None
+    verdict: Says
+    reason: str
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lower and upper bound; None where either is unknown."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+_FIGURES = TypeAdapter(tuple[Figure, ...])
+
+
+def objections(figures: Iterable[Figure], policy: GateSettings) -> tuple[Objection, ...]:
+    """What every rule says, in the order of :data:`ASKS`. Of several figures of a name the one that shows most harm
+    counts; a name that is no rule is left to those who wrote it."""
+    told: dict[str, list[Figure]] = {}
+    for figure in figures:
+        told.setdefault(figure.name, []).append(figure)
+    return tuple(
+        _objection(max(told.get(name, [_MISSING]), key=_harm), name, getattr(policy.limits, name), policy.least)
+        for name in ASKS
+    )
+
+
+def read_figures(path: Path) -> tuple[Figure, ...]:
+    """The figures that a run left; none in files of versions that wrote none. Raises ``RunError`` when they have another
+    shape, or the file cannot be read."""
+    hint = "restore it from a backup, or delete it and run `mailtide retrain --confirm` again"
+    try:
+        return _FIGURES.validate_python(_of(json.loads(path.read_bytes())))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise RunError(f"{path}: {GATE_EVIDENCE}.{where}: {problem['msg']}", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})", hint=hint) from error
+
+
+def _of(document: Any) -> Sequence[Any]:
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    found = document.get(GATE_EVIDENCE, [])
+    if not isinstance(found, list):
+        raise ValueError(f"{GATE_EVIDENCE} is no list")
+    return found
+
+
+def _objection(seen: Figure, name: str, limit: float | None, least: LeastSettings) -> Objection:
+    figure, low, high = _finite(seen.figure), _finite(seen.low), _finite(seen.high)
+    why = _why_absent(seen, limit, getattr(least, name, 0))
+    if why or figure is None or limit is None:
+        return Objection(name, figure, low, high, seen.n, limit, Says.ABSENT, f"{name}: not asked, as {why}")
+    shown = figure if low is None else low
+    says = Says.OBJECTS if shown > limit else Says.PASSES
+    bounds = "" if low is None or high is None else f"bounds {low:.4g} and {high:.4g}; "
+    judged = f"more than the {limit:g} allowed" if says is Says.OBJECTS else f"not shown to be more than {limit:g}"
+    reason = f"{name}: {ASKS[name]}: {figure:.4g} ({bounds}n = {seen.n}), {judged}"
+    return Objection(name, figure, low, high, seen.n, limit, says, reason)
+
+
+def _why_absent(seen: Figure, limit: float | None, least: int) -> str:
+    if seen.figure is None:
+        return seen.reason or "nothing of it was measured"
+    if not math.isfinite(seen.figure):
+        return "its figure is not a finite number"
+    if limit is None:
+        return "the policy sets no limit"
+    if seen.n < least:
+        return f"it was measured {seen.n} time{'' if seen.n == 1 else 's'}, and the policy wants {least}"
+    return ""
+
+
+def _harm(figure: Figure) -> float:
+    shown = (_finite(figure.low), _finite(figure.figure), -math.inf)
+    return next(value for value in shown if value is not None)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+_MISSING = Figure("", None)
