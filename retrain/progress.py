@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["data", "base", "train", "evaluate", "retrieval", "finish"]
+Step = Literal["data", "base", "train", "evaluate", "retrieval", "replies", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``done`` of ``total`` units of a step (both 0 where it has none); ``loss`` in nats per token, while training."""
+    """``done`` of ``total`` units of a step (both 0 where it has none). While training: ``loss`` of the last step in nats
+    per token, the pace, and the seconds left to the last step; None where they are not known."""
 
     run_id: str
     step: Step
@@ -19,6 +20,8 @@ class Progress:
     total: int
     text: str
     loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 Observer = Callable[[Progress], None]

@@ -25,6 +25,7 @@ from retrain.heldout import HeldOut, frozen_sample, held_out_chunks, sources
 from retrain.losses import score
 from retrain.metrics import METRICS, MetricsFile
 from retrain.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
+from retrain.pace import Pacing
 from retrain.progress import Observer, Progress
 from retrain.references import adapter_folder
 from retrain.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
@@ -165,12 +166,24 @@ def _fits(
 ) -> bool:
     """Trains on from the newest checkpoint; False when memory ran out on the way."""
     done = checkpoints.newest_whole(checkpointing.folder)
+    pacing = Pacing(sum(len(example.ids) for batch in study.batches for example in batch.examples))
     with MetricsFile(folder / METRICS, done.step if done else 0) as metrics:
 
         def on_step(record: StepRecord) -> None:
             metrics.add(record)
-            text = f"epoch {record.epoch + 1}, {record.tokens} tokens"
-            progress(Progress(study.request.run_id, "train", record.step, record.steps, text, record.loss))
+            pace = pacing.after(record)
+            progress(
+                Progress(
+                    study.request.run_id,
+                    "train",
+                    record.step,
+                    record.steps,
+                    f"epoch {record.epoch + 1}, {record.tokens} tokens",
+                    record.loss,
+                    pace.tokens_per_second if pace else None,
+                    pace.seconds_left if pace else None,
+                )
+            )
 
         try:
             fit(

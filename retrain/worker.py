@@ -1,9 +1,9 @@
 """A warm training process: imports torch once, carries out one run after another, and dies with its parent.
 
 One job per line on standard input, ``{"run_id": ...}``; on standard output one JSON object per line: progress
-(``run_id``, ``step``, ``done``, ``total``, ``text``, ``loss``), then ``{"run_id", "ok": true, "seconds"}`` or
-``{"run_id", "ok": false, "error", "hint"}``. All else goes to standard error. A failed job does not end the process; the
-end of standard input does.
+(the fields of :class:`retrain.progress.Progress`), then ``{"run_id", "ok": true, "seconds"}`` or
+``{"run_id", "ok": false, "error", "hint"}``, with ``"vanished": true`` where one of several processes vanished and the run
+can go on. All else goes to standard error. A failed job does not end the process; the end of standard input does.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from pipeline.errors import MailtideError, RunError
 from pipeline.home import Home
 from pipeline.lifeline import die_with_parent
+from retrain.launch import RanksVanished
 from retrain.offline import TIED, keep_offline
 from retrain.progress import Progress
 
@@ -70,6 +71,8 @@ def serve(jobs: TextIO, answers: TextIO, job: Callable[[str, Callable[[Progress]
         try:
             run_id = _run_id(line)
             job(run_id, lambda progress: say(asdict(progress)))
+        except RanksVanished as error:
+            say({"run_id": run_id, "ok": False, "vanished": True, "error": error.message, "hint": error.hint})
         except MailtideError as error:
             say({"run_id": run_id, "ok": False, "error": error.message, "hint": error.hint})
         except Exception as error:  # whatever a run dies of, the next one has a right to be tried

@@ -75,7 +75,7 @@ class Requesting:
         with self._open_store() as store:
             if isinstance(store, RemoteStore):
                 training = store.owner_state().training
-                self._on_progress(training.done, training.total, why or f"{training.stage} {training.text}".strip())
+                self._on_progress(training.done, training.total, why or training.words)
             return decision_of(store, request) is not None
 
     def _obstacle(self, request: RunRequest) -> str:

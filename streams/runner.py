@@ -22,13 +22,17 @@ NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the worker is doing: ``done`` of ``total`` within ``stage``, and a few words."""
+    """What the worker is doing: ``done`` of ``total`` within ``stage``, and a few words. While it trains: the loss of the
+    last step in nats per token, the pace, and the seconds left; None where they are not known."""
 
     run_id: str
     stage: str
     done: float
     total: float
     text: str
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 OnStep = Callable[[Step], None]
@@ -84,12 +88,16 @@ class Runner:
                         float(message.get("done", 0)),
                         float(message.get("total", 0)),
                         str(message.get("text", "")),
+                        message.get("loss"),
+                        message.get("tokens_per_second"),
+                        message.get("seconds_left"),
                     )
                 )
             elif message["ok"]:
                 return
             else:
-                raise RunError(str(message["error"]), hint=str(message.get("hint", "")))
+                failed = WorkerDied if message.get("vanished") else RunError
+                raise failed(str(message["error"]), hint=str(message.get("hint", "")))
         raise self._died(process)
 
     def stop(self) -> None:

@@ -26,6 +26,7 @@ from streams.retraining import Retraining, subscribe_deployment
 from streams.reviving import revive, set_aside
 from streams.runner import Runner, Step, require_training
 from streams.stores import OpenStore, opener
+from streams.telling import step_line
 from streams.times import utc_now
 
 
@@ -134,11 +135,11 @@ class _Trainer:
         with self._open_store() as store:
             if isinstance(store, RemoteStore):
                 training = store.owner_state().training
-                self._on_progress(training.done, training.total, f"{training.stage} {training.text}".strip())
+                self._on_progress(training.done, training.total, training.words)
             return decision_of(store, request) is not None
 
     def _on_step(self, step: Step) -> None:
-        self._on_progress(step.done, step.total, f"{step.stage} {step.text}".strip())
+        self._on_progress(step.done, step.total, step_line(step))
 
 
 def report_of(store: Store, home: Home, run_id: str) -> RunReport:

@@ -30,13 +30,16 @@ def test_progress_then_the_end_and_failures_do_not_end_it() -> None:
             raise RunError("it is wrong", hint="do it right")
         if run_id == "broken":
             raise ZeroDivisionError("by zero")
-        observe(Progress(run_id, "train", 1, 2, "half", 0.5))
+        observe(Progress(run_id, "train", 1, 2, "half", 0.5, 90.0, 3.0))
 
     said = conversation(['{"run_id": "wrong"}', "", '{"run_id": "broken"}', "no json", '{"run_id": "fine"}'], job)
     assert said[0] == {"run_id": "wrong", "ok": False, "error": "it is wrong", "hint": "do it right"}
     assert said[1]["error"] == "ZeroDivisionError: by zero"
     assert said[2]["ok"] is False and said[2]["run_id"] == ""
-    assert said[3] == {"run_id": "fine", "step": "train", "done": 1, "total": 2, "text": "half", "loss": 0.5}
+    assert said[3] == {"run_id": "fine", "step": "train", "done": 1, "total": 2, "text": "half", "loss": 0.5} | {
+        "tokens_per_second": 90.0,
+        "seconds_left": 3.0,
+    }
     assert said[4]["ok"] is True and said[4]["run_id"] == "fine"
     assert len(said) == 5
 

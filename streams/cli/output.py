@@ -79,12 +79,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 
 class Progress:
-    """Reports how far something is: a bar on a terminal, at most a line every few seconds elsewhere, on stderr."""
+    """Reports how far something is, on stderr: a bar on a terminal; elsewhere a line now and then, every few seconds at
+    first and every minute of what takes long. ``guess``: the bar guesses the time left, where no text tells it."""
 
-    LINE_EVERY_S = 5.0
+    LINE_EVERY_S, LINE_EVERY_S_AT_MOST = 5.0, 60.0
 
-    def __init__(self, label: str, *, quiet: bool = False) -> None:
+    def __init__(self, label: str, *, quiet: bool = False, guess: bool = True) -> None:
         self.label = label
+        self._guess = guess
+        self._began_at = 0.0
         self._quiet = quiet
         self._bar: Any = None
         self._task: Any = None
@@ -110,7 +113,7 @@ class Progress:
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                *((TimeRemainingColumn(),) if self._guess else ()),
                 TextColumn("{task.fields[text]}"),
                 console=Console(stderr=True),
                 transient=True,
@@ -123,7 +126,9 @@ class Progress:
         import time
 
         now = time.monotonic()
-        if self._printed_at and now - self._printed_at < self.LINE_EVERY_S:
+        self._began_at = self._began_at or now
+        pause = min(max(self.LINE_EVERY_S, (now - self._began_at) / 20), self.LINE_EVERY_S_AT_MOST)
+        if self._printed_at and now - self._printed_at < pause:
             return
         self._printed_at = now
         share = f"{100 * done / total:3.0f} %" if total else ""
@@ -136,9 +141,9 @@ class Progress:
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool = False) -> Iterator[Progress]:
+def progress(label: str, *, quiet: bool = False, guess: bool = True) -> Iterator[Progress]:
     """A :class:`Progress` that is taken off the screen at the end."""
-    bar = Progress(label, quiet=quiet)
+    bar = Progress(label, quiet=quiet, guess=guess)
     try:
         yield bar
     finally:

@@ -24,10 +24,11 @@ def reproduce_command(home: Home, run_id: str, as_json: bool) -> int:
     """
     from streams.reproduction import reproduce
     from streams.runner import require_training
+    from streams.telling import step_line
 
     require_training()
-    with progress(f"reproduce {run_id}", quiet=as_json) as bar:
-        found = reproduce(home, run_id, lambda step: bar.update(step.done, step.total, f"{step.stage} {step.text}".strip()))
+    with progress(f"reproduce {run_id}", quiet=as_json, guess=False) as bar:
+        found = reproduce(home, run_id, lambda step: bar.update(step.done, step.total, step_line(step)))
     if as_json:
         print_json(found)
         return 0 if found.identical else 1

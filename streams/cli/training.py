@@ -113,7 +113,7 @@ def retrain_command(
         name = the_mailbox(store, mailbox)
         require_no_other(store, name, _windows(window_range))
     reports = []
-    with progress(f"retrain {name}", quiet=as_json) as bar:
+    with progress(f"retrain {name}", quiet=as_json, guess=False) as bar:
         for report in retrain(home, settings, name, _windows(window_range, each), bar.update):
             reports.append(report)
             if not as_json:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from streams.batch import Taken
+from streams.runner import Step
+from streams.telling import UNKNOWN, Figures, figures_of, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class FeedState:
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """The training. ``doing`` is idle, training, waiting (for power) or stuck; ``done`` of ``total`` within ``stage``."""
+    """The training. ``doing`` is idle, training, waiting (for power) or stuck; ``done`` of ``total`` within ``stage``, and
+    the figures of a run that trains."""
 
     doing: str = "idle"
     run_id: str = ""
@@ -33,6 +36,17 @@ class TrainingState:
     done: float = 0.0
     total: float = 0.0
     text: str = ""
+    figures: Figures = UNKNOWN
+
+    @classmethod
+    def of(cls, step: Step) -> TrainingState:
+        """A run that is under way."""
+        return cls("training", step.run_id, step.stage, step.done, step.total, step.text, figures_of(step))
+
+    @property
+    def words(self) -> str:
+        """What is being done, without how much of it."""
+        return joined(f"{self.stage} {self.text}".strip(), self.figures)
 
 
 @dataclass(frozen=True, slots=True)

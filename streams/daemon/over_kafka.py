@@ -27,6 +27,7 @@ from streams.lease import training_lease
 from streams.mailpath import assigning, feeding, parsing, relaying
 from streams.retraining import Trainer, subscribe_deployment, subscribe_training
 from streams.runner import Runner, Step
+from streams.telling import NowAndThen
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class KafkaRoles:
         self._board = board
         self._stop = stop
         self._finishing = finishing
+        self._now_and_then = NowAndThen(log)
 
     def parts(self, roles: tuple[str, ...]) -> list[Part]:
         """The parts of all these roles."""
@@ -165,4 +167,5 @@ class KafkaRoles:
             log.info("%s", closed_line(mailbox, taken.closed))
 
     def _step(self, step: Step) -> None:
-        self._board.training_is(TrainingState("training", step.run_id, step.stage, step.done, step.total, step.text))
+        self._board.training_is(TrainingState.of(step))
+        self._now_and_then.hear(step)

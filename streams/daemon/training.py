@@ -17,6 +17,7 @@ from streams.held import HeldStore
 from streams.retraining import Retraining
 from streams.reviving import revive
 from streams.runner import Runner, Step
+from streams.telling import NowAndThen
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Training:
         self._runner = Runner(home)
         self._pause = FIRST_PAUSE_SECONDS
         self._retry_at = 0.0
+        self._now_and_then = NowAndThen(log)
         self._bus = EmbeddedBus(held.writing)
         self._claiming = Claiming(home, settings, held, board)
         self._retraining = Retraining(home, settings, held.writing, self._runner, self._bus, self._step)
@@ -96,4 +98,5 @@ class Training:
                 revive(self._bus, request)
 
     def _step(self, step: Step) -> None:
-        self._board.training_is(TrainingState("training", step.run_id, step.stage, step.done, step.total, step.text))
+        self._board.training_is(TrainingState.of(step))
+        self._now_and_then.hear(step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streams.daemon.board import DaemonState
+from streams.telling import joined
 
 
 def training_line(state: DaemonState) -> str:
@@ -12,7 +13,7 @@ def training_line(state: DaemonState) -> str:
     training = state.training
     if training.doing == "training":
         share = f" {100 * training.done / training.total:.0f} %" if training.total else ""
-        doing = f"run {training.run_id}: {training.stage}{share} {training.text}".rstrip()
+        doing = f"run {training.run_id}: {training.stage}{share} {joined(training.text, training.figures)}".rstrip()
     else:
         doing = f"training {training.doing}{': ' if training.text else ''}{training.text}"
     return f"{state.closed:,} windows closed, {state.runs:,} runs decided; {doing}"

@@ -1,0 +1,75 @@
+"""What is said of a run while it trains: pace and time left from its steps, in words, on the board and in the log."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import pytest
+
+from retrain.pace import Pacing
+from retrain.trainer import StepRecord
+from streams.daemon.board import Board, TrainingState
+from streams.daemon.wording import training_line
+from streams.runner import Step
+from streams.telling import LOG_EVERY_SECONDS, NowAndThen, step_line, time_left
+
+
+def record(step: int, tokens: int, seconds: float) -> StepRecord:
+    return StepRecord(step, 100, 0, 4.0, 1e-3, tokens, seconds)
+
+
+def test_the_pace_is_that_of_recent_steps_and_the_time_left_that_of_all() -> None:
+    pacing = Pacing(10_000)
+    first = pacing.after(record(1, 100, 1.0))
+    assert first is not None and (first.tokens_per_second, first.seconds_left) == (100.0, 99.0)
+    for step in range(2, 11):
+        pacing.after(record(step, 100 * step, 1.0 * step))
+    for step in range(11, 41):  # ten times as fast from here on
+        found = pacing.after(record(step, 100 * step, 10 + 0.1 * (step - 10)))
+    assert found is not None
+    assert found.tokens_per_second == pytest.approx(1000)
+    assert found.seconds_left == pytest.approx((10_000 - 4_000) / (4_000 / 13))
+
+
+def test_a_resumed_run_takes_no_credit_for_the_steps_before_it() -> None:
+    pacing = Pacing(10_000)
+    assert pacing.after(record(51, 5_100, 0.5)) is None
+    found = pacing.after(record(52, 5_200, 1.5))
+    assert found is not None and (found.tokens_per_second, found.seconds_left) == (100.0, 48.0)
+
+
+def test_the_end_leaves_no_time() -> None:
+    pacing = Pacing(300)
+    found = [pacing.after(record(step, 100 * step, step)) for step in (1, 2, 3)][-1]
+    assert found is not None and found.seconds_left == 0.0
+
+
+TRAINING = Step("0a", "train", 30, 120, "epoch 1, 4100 tokens", 4.1234, 3400.4, 250.0)
+
+
+def test_a_step_in_one_line() -> None:
+    assert step_line(TRAINING) == "train epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left"
+    assert step_line(Step("0a", "evaluate", 1, 2, "a1 step-000050")) == "evaluate a1 step-000050"
+    assert [time_left(seconds) for seconds in (0.4, 89, 91, 5300, 7810)] == ["0 s", "89 s", "2 min", "88 min", "2 h 10 min"]
+
+
+def test_status_and_the_daemons_line_tell_the_same() -> None:
+    board = Board(7, datetime(2026, 1, 1), ("train",))
+    board.training_is(TrainingState.of(TRAINING))
+    line = training_line(board.state)
+    assert "run 0a: train 25 % epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left" in line
+    assert board.state.training.words == step_line(TRAINING)
+
+
+def test_a_log_hears_of_each_stage_at_once_and_of_its_steps_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    seconds = iter([10.0, 11.0, 11.0 + LOG_EVERY_SECONDS, 12.0 + LOG_EVERY_SECONDS, 13.0 + LOG_EVERY_SECONDS])
+    log = NowAndThen(logging.getLogger("training"), lambda: next(seconds))
+    with caplog.at_level(logging.INFO, "training"):
+        for stage, done in (("train", 1), ("train", 2), ("train", 3), ("train", 4), ("evaluate", 1)):
+            log.hear(Step("0a", stage, done, 10, "text"))
+    assert [one.message for one in caplog.records] == [
+        "run 0a: train 10 % text",
+        "run 0a: train 30 % text",
+        "run 0a: evaluate 10 % text",
+    ]
