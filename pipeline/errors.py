@@ -72,6 +72,10 @@ class SecretError(MailtideError):
     """A password or token cannot be had from where the settings say it is."""
 
 
+class NoticeError(MailtideError):
+    """A target did not take a notice."""
+
+
 class ShardError(MailtideError):
     """A shard is missing or its bytes are not those recorded."""
 
@@ -82,3 +86,7 @@ class RunError(MailtideError):
 
 class RegistryError(MailtideError):
     """An adapter is unknown, or cannot take the state asked for."""
+
+
+class DeployError(MailtideError):
+    """A deploy target is away, refuses, or does not serve what it was given."""

@@ -1,26 +1,18 @@
-"""The right to train in a home: one process at a time has it, and loses it when it dies."""
+"""Rights of a home that one process at a time has, and loses when it dies: to train, and to tell a target of news."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from pipeline.home import Home, private_dir
+from pipeline.filelock import try_lock
+from pipeline.home import Home
 
 
-@contextmanager
-def training_lease(home: Home) -> Iterator[bool]:
-    """Whether this process may train within; it does not wait. The system takes the lock from a process that ends."""
-    private_dir(home.runs)
-    file = os.open(home.runs / ".training", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(file)
+def training_lease(home: Home) -> AbstractContextManager[bool]:
+    """Whether this process may train within; it does not wait."""
+    return try_lock(home.runs / ".training")
+
+
+def notice_lease(home: Home, target: str) -> AbstractContextManager[bool]:
+    """Whether this process may tell a target of news within, as two would tell it twice; it does not wait."""
+    return try_lock(home.root / "notices" / f"{target}.lock")

@@ -108,13 +108,15 @@ def promote_command(home: Home, adapter_id: str, reason: str) -> None:
 def reject_command(home: Home, adapter_id: str, reason: str) -> None:
     """Reject candidate ADAPTER_ID by hand."""
     from registry import byhand
-    from streams.cli.opening import opened, settings_of
+    from streams.cli.opening import opened, settings_of, tell_news
     from streams.times import utc_now
 
-    with opened(home, settings_of(home)) as store:
+    settings = settings_of(home)
+    with opened(home, settings) as store:
         mailbox = _adapter(store, adapter_id)["mailbox"]
         byhand.reject(store, mailbox, adapter_id, reason, getpass.getuser(), utc_now())
     click.echo(f"{adapter_id} is rejected.")
+    tell_news(home, settings)
 
 
 @registry_command.command("rollback", short_help="Return to a former champion.")
@@ -298,8 +300,10 @@ def _adapter(store: Store, adapter_id: str) -> dict[str, Any]:
 
 
 def _deploy(home: Home) -> None:
-    """Delivers the promotion to the deploy targets at once, as a run would."""
-    from streams.cli.opening import settings_of
+    """Delivers the promotion to the deploy targets at once, as a run would, and tells of it."""
+    from streams.cli.opening import settings_of, tell_news
     from streams.sessions import deploy_pending
 
-    deploy_pending(home, settings_of(home))
+    settings = settings_of(home)
+    deploy_pending(home, settings)
+    tell_news(home, settings)

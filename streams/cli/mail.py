@@ -73,7 +73,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
 def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clock: str | None, as_json: bool) -> None:
     """Feed mbox archives and Maildir folders to their end; mail that is already here is not taken twice."""
     from pipeline.domain import Clock
-    from streams.cli.opening import opened, settings_of
+    from streams.cli.opening import opened, settings_of, tell_news
     from streams.ingest import import_archives
 
     settings = settings_of(home)
@@ -95,6 +95,7 @@ def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clo
         print_json(summary)
     else:
         _tell(summary, settings.window.bootstrap)
+    tell_news(home, settings)
 
 
 def _tell(summary: Summary, bootstrap: int) -> None:
@@ -147,7 +148,7 @@ def parse_command(file: Path) -> None:
 def close_command(home: Home, mailbox: str, as_json: bool) -> None:
     """Close the open window of MAILBOX by hand."""
     from pipeline.errors import NothingToDo
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of, tell_news, the_mailbox
     from streams.ingest import close_by_hand
 
     settings = settings_of(home)
@@ -160,6 +161,7 @@ def close_command(home: Home, mailbox: str, as_json: bool) -> None:
         print_json({"mailbox": name, "windows_closed": taken.closed})
     else:
         click.echo(f"Closed window {taken.closed[-1]} of {name}. Next: mailtide plan {name}")
+    tell_news(home, settings)
 
 
 @click.command("windows", short_help="List the training windows.")

@@ -33,7 +33,29 @@ def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
 
         versions = VERSIONS
     with store_of(home, settings, versions, writes=settings is not None) as store:
+        if settings is not None and settings.notify.targets:
+            from streams.notices.finding import watch
+            from streams.times import utc_now
+
+            watch(store, settings, utc_now())
         yield store
+
+
+def tell_news(home: Home, settings: Settings) -> None:
+    """Sends what a command has made news of to whom the settings name. What does not arrive is told on stderr, sent later,
+    and never makes a command fail."""
+    if settings.notify.targets:
+        import click
+
+        from pipeline.errors import MailtideError
+        from streams.notices.at_once import send_waiting
+
+        try:
+            troubles = send_waiting(home, settings)
+        except MailtideError as error:
+            troubles = [f"notices wait: {error}"]
+        for trouble in troubles:
+            click.echo(trouble, err=True)
 
 
 def the_mailbox(store: Store, named: str | None) -> str:

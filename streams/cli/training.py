@@ -97,8 +97,9 @@ def retrain_command(
 
     Exit code 0: promoted or rejected, with reasons; 3: abstained, or nothing to do.
     """
+    from pipeline.errors import MailtideError
     from streams.claims import require_no_other
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of, tell_news, the_mailbox
     from streams.cli.plans import run_table, tell_run
     from streams.sessions import retrain
 
@@ -114,11 +115,16 @@ def retrain_command(
         require_no_other(store, name, _windows(window_range))
     reports = []
     with progress(f"retrain {name}", quiet=as_json, guess=False) as bar:
-        for report in retrain(home, settings, name, _windows(window_range, each), bar.update):
-            reports.append(report)
-            if not as_json:
-                bar.close()
-                tell_run(report)
+        try:
+            for report in retrain(home, settings, name, _windows(window_range, each), bar.update):
+                reports.append(report)
+                if not as_json:
+                    bar.close()
+                    tell_run(report)
+                tell_news(home, settings)
+        except MailtideError:
+            tell_news(home, settings)
+            raise
     if as_json:
         print_json(reports)
     elif len(reports) > 1:

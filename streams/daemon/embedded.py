@@ -11,6 +11,7 @@ from pipeline.settings import Settings
 from streams.daemon.board import Board
 from streams.daemon.following import Following
 from streams.daemon.holding import hold
+from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.training import Training
 from streams.feeds.opening import live_feeds
@@ -44,6 +45,7 @@ def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Boar
             idle=lambda: training.idle and not held.changed.is_set(),
             trouble=lambda: training.fault,
         ),
+        *notice_parts(home, settings, held, stop),
         *(
             Part(one.feed.name, one.run, idle=lambda one=one: one.idle, trouble=lambda one=one: one.away)  # type: ignore[misc]
             for one in followings

@@ -12,13 +12,17 @@ from streams.daemon.board import Board
 from streams.daemon.clockwork import Clockwork
 from streams.daemon.intake import Intake
 from streams.held import HeldStore
+from streams.notices.finding import watch
 from streams.owner_socket import OwnerSocket
+from streams.times import utc_now
 
 
 def hold(stack: ExitStack, home: Home, settings: Settings, board: Board) -> tuple[HeldStore, Intake, Clockwork]:
     """Opens the store and answers at its socket until ``stack`` is closed. The clockwork is not started yet."""
     held = HeldStore(Store.open(home, settings, VERSIONS))
     stack.callback(held.close)
+    with held.writing() as store:
+        watch(store, settings, utc_now())
     door = OwnerSocket(home, held, lambda: board.state)
     stack.callback(door.close)
     return held, Intake(held, home, settings), Clockwork(board)

@@ -20,6 +20,7 @@ from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import Delivering, patient
 from streams.daemon.holding import hold
 from streams.daemon.judging import Judging
+from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.wording import closed_line
 from streams.feeds.opening import live_feeds
@@ -126,6 +127,7 @@ class KafkaRoles:
                 idle=lambda: relayed.is_set() and not news.is_set(),
             ),
             Part("owner", judging.run, judging.stop, idle=judging.is_idle),
+            *notice_parts(self._home, self._settings, held, self._stop),
         ]
 
     def train(self) -> list[Part]:

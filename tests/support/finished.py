@@ -17,8 +17,9 @@ from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Loss, write_losses
 from pipeline.settings import Settings
 from pipeline.shards import TEXT
-from pipeline.store import Store, Versions
+from pipeline.store import Store
 from pipeline.store.rows import LossRow, RequestRow, RunEventRow, ShardRow
+from pipeline.versions import VERSIONS
 from registry.decide import Decision, decide_run
 from streams.sealing import chunk_row
 from tests.support.lineage import MAILBOX, Lineage, make_chunk
@@ -45,7 +46,7 @@ class Finished:
         settings = settings or Settings()
         lineage = Lineage.at(root)
         home = lineage.home
-        store = Store.create(home, settings, PeopleKey(b"k" * 32), Versions(parse=1, scrub=1, chunk=1))
+        store = Store.create(home, settings, PeopleKey(b"k" * 32), VERSIONS)
         base = private_dir(home.base(MAILBOX, "base"))
         write_atomic(base / "model.safetensors", b"weights of the base")
         return cls(store, lineage, settings)

@@ -1,0 +1,88 @@
+"""Tells one target what it has not been told yet, and notes that it was.
+
+What is noted as sent was taken by the target. Told but not yet noted, when the process dies in between or an answer is lost
+on its way, it is told once more, under the same id: that is the one repeat there can be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from datetime import timedelta
+from enum import Enum
+
+from pipeline.errors import MailtideError, NoticeError, SecretError
+from pipeline.settings import Settings
+from pipeline.store.rows import NoticeRow
+from streams.notices.finding import Untold, untold
+from streams.notices.notice import Notice, hand_over
+from streams.notices.wording import notice_of
+from streams.stores import OpenStore
+from streams.times import utc_now
+
+log = logging.getLogger(__name__)
+
+
+class Told(Enum):
+    """What became of one try."""
+
+    NOTHING = "there was nothing to tell"
+    SENT = "the target has one more"
+    FAILED = "the target did not take it"
+
+
+class Outgoing:
+    """One target's notices. ``reading`` and ``writing`` give the store for moments, never while a target is spoken to."""
+
+    def __init__(self, target: str, settings: Settings, reading: OpenStore, writing: OpenStore) -> None:
+        self.target = target
+        self.trouble: MailtideError | None = None
+        self._settings = settings
+        self._reading = reading
+        self._writing = writing
+        self._failures: Counter[str] = Counter()
+
+    def waits(self) -> int:
+        """How many there are to tell."""
+        with self._reading() as store:
+            return len(untold(store, self._settings, self.target))
+
+    def tell_next(self) -> Told:
+        """Tells the one that failed least often, of these the oldest: one that is never taken holds up no other.
+
+        ``trouble`` is why the target did not take it, None otherwise.
+        """
+        found = self._next()
+        if found is None:
+            return Told.NOTHING
+        one, notice = found
+        try:
+            remark = hand_over(self._settings.notify.targets[self.target], notice)
+        except (NoticeError, SecretError) as trouble:
+            self.trouble = trouble
+            self._failures[one.notice_id] += 1
+            if utc_now() - one.at > timedelta(days=self._settings.notify.keep_days):
+                log.warning("notice %s to %s is given up: %s", one.notice_id, self.target, trouble)
+                self._note(one, "given_up", str(trouble))
+            return Told.FAILED
+        self.trouble = None
+        log.info("notice %s is sent to %s%s", one.notice_id, self.target, f": {remark}" if remark else "")
+        self._note(one, "sent", remark)
+        return Told.SENT
+
+    def _next(self) -> tuple[Untold, Notice] | None:
+        while True:
+            with self._reading() as store:
+                found = untold(store, self._settings, self.target)
+                if not found:
+                    return None
+                one = min(found, key=lambda each: self._failures[each.notice_id])
+                notice = notice_of(store, self._settings, one)
+            if notice is not None:
+                return one, notice
+            self._note(one, "nothing", "")
+
+    def _note(self, one: Untold, outcome: str, error: str) -> None:
+        attempts = self._failures.pop(one.notice_id, 0) + (outcome == "sent")
+        with self._writing() as store:
+            store.append([NoticeRow(one.notice_id, self.target, outcome, attempts, error, utc_now())])
