@@ -26,6 +26,7 @@ from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, DeadLetterRow, MetricRow, NoticeRow
 from registry.byhand import promote, rollback
 from registry.decide import fail_run
+from streams.demo.mailbox import write_mailbox
 from streams.lease import notice_lease
 from streams.notices.at_once import send_waiting
 from streams.notices.finding import history, untold, watch
@@ -35,6 +36,7 @@ from streams.notices.regressions import Figure, regressions
 from streams.notices.wording import trial
 from tests.conftest import REPOSITORY
 from tests.support.certificates import Authority
+from tests.support.daemons import make_home, rows
 from tests.support.finished import SELECTED, Finished
 from tests.support.lineage import MAILBOX
 from tests.support.ports import free_ports
@@ -448,3 +450,22 @@ def test_the_commands_say_what_was_sent_and_what_waits(tmp_path: Path, port: int
     assert (unknown.returncode, "names: ops, home" in unknown.stderr) == (2, True)
     waiting = json.loads(command(home, "notify", "list", "--json").stdout)
     assert {(row["target"], row["outcome"]) for row in waiting} == {("ops", "waits"), ("home", "waits")}
+
+
+def test_the_daemon_waits_for_no_target_and_tells_it_when_it_is_back(tmp_path: Path, port: int) -> None:
+    archive = tmp_path / "archive.mbox"
+    write_mailbox(archive, seed=5, messages=120)
+    settings = {
+        "window": {"bootstrap": 60, "count": 40, "age": None},
+        "mailboxes": {"main": {"clock": "header", "feeds": [{"kind": "mbox", "path": str(archive)}]}},
+        "notify": {"targets": {"ops": hook(port)}},
+    }
+    home = make_home(tmp_path / "home", settings)
+    done = command(home.root, "run", "--until-idle")
+    assert (done.returncode, "notices to ops wait" in done.stderr) == (0, True), done.stderr
+    assert len(rows(home, "SELECT * FROM windows WHERE closed_at IS NOT NULL")) >= 1
+    with webhook(port) as posts:
+        for _ in range(2):
+            assert command(home.root, "run", "--until-idle").returncode == 0
+    assert len(posts.accepted) == 1
+    assert "closed, " in posts.accepted[0]
