@@ -21,6 +21,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.aside": ("deadletters", "quarantine"),
     "streams.cli.topics": ("topics",),
     "streams.cli.daemon": ("run",),
+    "streams.cli.serving": ("serve",),
     "streams.cli.notify": ("notify",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }

@@ -1,0 +1,1 @@
+"""The server: the models of one mailbox behind the API that OpenAI's clients speak, with what is needed to run it."""

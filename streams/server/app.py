@@ -1,0 +1,28 @@
+"""The application: every family of endpoints, behind one gatekeeper."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from streams.requirements import DISTRIBUTION
+from streams.server import admin, chat, completions, health, models
+from streams.server.context import ServerContext
+from streams.server.errors import add_handlers
+from streams.server.gatekeeping import Gatekeeper
+from streams.server.tokens import Tokens
+
+FAMILIES = (health, models, chat, completions, admin)
+"""Modules with ``router(context) -> APIRouter``, in the order of the OpenAPI description."""
+
+
+def build_app(context: ServerContext, tokens: Tokens) -> FastAPI:
+    """The application of one server. Its pages of documentation would fetch scripts from elsewhere, so there are none; the
+    description itself is at ``/openapi.json``."""
+    app = FastAPI(title="mailtide", version=version(DISTRIBUTION), docs_url=None, redoc_url=None)
+    add_handlers(app)
+    for family in FAMILIES:
+        app.include_router(family.router(context))
+    app.add_middleware(Gatekeeper, settings=context.settings.serve, tokens=tokens)
+    return app
