@@ -70,7 +70,7 @@ def build_chunks(
     mask: Callable[[str], str],
 ) -> list[Chunk]:
     """The chunks of one thread for one window: ``new`` are its messages of the window, ``earlier`` at least the newest
-    ``settings.overlap`` before them. ``mask`` is applied to subjects and words before anything is cut.
+    ``settings.overlap`` before them. ``mask`` is applied to subjects, authors and words before anything is cut.
 
     The new parts of the chunks, one after the other, hold every word of every new message once and in order; each chunk
     fits ``settings.max_tokens``, lead lines and context included.
@@ -145,7 +145,7 @@ class _Writer:
 
     def whole(self, message: StoredMessage) -> _Piece:
         subject = self._label(self._mask(message.subject))
-        author = self._label(message.sender_name or message.sender_address or "unknown")
+        author = self._label(self._mask(message.sender_name or message.sender_address or "unknown"))
         date = (message.date or message.received_at).isoformat(sep=" ", timespec="minutes")
         own = message.own_text if message.own_text.strip() else message.text
         return _Piece(

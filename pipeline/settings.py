@@ -10,13 +10,14 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validat
 
 from pipeline.bus_settings import BusSettings, DaemonSettings, ParseSettings
 from pipeline.cron import next_moment
+from pipeline.deploy_settings import DeploySettings
 from pipeline.domain import Clock
 from pipeline.feed_settings import FeedSettings
 from pipeline.gate_settings import LeastSettings, LimitSettings
 from pipeline.groups import Group, Share
 from pipeline.index_settings import IndexSettings
-from pipeline.selection import parse_thresholds, parse_weights
 from pipeline.notice_settings import NotifySettings
+from pipeline.selection import parse_thresholds, parse_weights
 from pipeline.server_settings import ServeSettings
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
@@ -113,7 +114,9 @@ class ModelSettings(Group):
 
     base: str = Field(default="builtin", description="builtin, a local path, or a Hub id")
     revision: str | None = Field(default=None, description="Hub revision")
-    objective: Literal["cpt"] = Field(default="cpt", description="the thread's text, new part only")
+    objective: Literal["cpt", "reply"] = Field(
+        default="cpt", description="cpt: the thread's new text; reply: the owner's replies, given the thread so far"
+    )
     init_from: Literal["champion", "fresh"] = Field(default="champion", description="what a run continues")
     quantize: bool = Field(default=True, description="NF4 with double quantisation")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -148,6 +151,7 @@ class TrainSettings(Group):
     min_delta: float = Field(default=0.0, ge=0.0, description="nats per token that count as improvement")
     gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's own choice")
+    processes: PositiveInt = Field(default=1, description="that share each step on this machine, one per GPU")
 
 
 class EvalSettings(Group):
@@ -156,7 +160,9 @@ class EvalSettings(Group):
     max_chunks: PositiveInt = Field(default=400, description="chunks per split at most, new windows apart")
     batch_tokens: PositiveInt = Field(default=8192, description="tokens per evaluation batch at most")
     retrieval_queries: PositiveInt = Field(default=300, description="queries per split at most")
-    max_replies: int = Field(default=16, ge=0, description="replies per split whose loss is measured with mail given; 0: none")
+    max_replies: int = Field(
+        default=16, ge=0, description="replies per split whose loss is measured with mail given; 0: none"
+    )
     rag_k: PositiveInt = Field(default=3, description="mails given with a reply")
     rag_tokens: PositiveInt = Field(default=512, description="tokens of mail given at most")
     generate: int = Field(default=4, ge=0, description="replies per split that are written and compared with the real ones")
@@ -205,16 +211,13 @@ class GateSettings(Group):
         return self
 
 
-class DeploySettings(Group):
-    """What happens on promotion: the champion's folder as a symlink."""
-
-    symlink: bool = Field(default=True, description="keep champions/MAILBOX pointing at the champion's folder")
-
-
 class PrivacySettings(Group):
     """What is masked before a chunk is written. Frozen with the store."""
 
-    mask_credentials: bool = Field(default=True, description="passwords, keys and tokens become [secret]; frozen")
+    mask_credentials: bool = Field(default=True, description="passwords, keys and tokens become [masked:KIND]; frozen")
+    mask_personal: tuple[Literal["card", "iban", "id", "phone", "email"], ...] = Field(
+        default=(), description="personal data that becomes [masked:KIND]: any of card, iban, id, phone, email; frozen"
+    )
 
 
 class CostSettings(Group):
@@ -225,6 +228,12 @@ class CostSettings(Group):
     cap: PositiveFloat | None = Field(
         default=None, description="what runs may cost in 30 days; one that would exceed it is refused before it starts"
     )
+
+    @model_validator(mode="after")
+    def _a_cap_needs_a_price(self) -> CostSettings:
+        if self.cap is not None and not self.per_hour:
+            raise ValueError("cap needs per_hour, the price that runs are held against")
+        return self
 
 
 class PlanSettings(Group):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo
-from pipeline.scrub import mask_credentials
+from pipeline.scrub import masker
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow
@@ -25,7 +25,7 @@ def collect(
 
     Credentials are masked as in chunks. Raises ``NothingToDo`` where no reply of these splits answers a stored mail.
     """
-    mails = stored_mails(store, mailbox, mask_credentials if settings.privacy.mask_credentials else str)
+    mails = stored_mails(store, mailbox, masker(settings.privacy))
     queries = {split.value: tuple(queries_of(mails, split, most, asked=asked)) for split in splits}
     if not any(queries.values()):
         raise NothingToDo(

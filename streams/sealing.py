@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -10,10 +11,10 @@ from pipeline.domain import Chunk
 from pipeline.events import Event, WindowClosed
 from pipeline.home import Home
 from pipeline.ruler import Ruler
-from pipeline.scrub import mask_credentials
+from pipeline.scrub import count_masked, masker
 from pipeline.settings import Settings
 from pipeline.store import Store
-from pipeline.store.rows import ChunkRow, ClosingRow, ShardRow
+from pipeline.store.rows import ChunkRow, ClosingRow, MaskedRow, ShardRow
 from pipeline.store.tables import Packed
 
 PACKED_AT_ONCE = 256
@@ -39,7 +40,8 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
     mailbox, idx = closing.mailbox, closing.window_idx
     folder = home.shard(mailbox, idx)
     packed: list[Packed] = []
-    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed))
+    masked: Counter[str] = Counter()
+    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed, masked))
     path = folder.relative_to(home.root).as_posix()
     payload = WindowClosed(
         mailbox=mailbox,
@@ -51,20 +53,24 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
         shard_sha256=digests.chunks_sha256,
     )
     shard = ShardRow(mailbox, idx, digests.n_chunks, path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
-    store.append([*packed, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
+    counts = [MaskedRow(mailbox, idx, kind, n) for kind, n in sorted(masked.items())]
+    store.append([*packed, *counts, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
     return shard
 
 
-def _noted(chunks: Iterable[Chunk], packed: list[Packed]) -> Iterator[Chunk]:
-    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them."""
+def _noted(chunks: Iterable[Chunk], packed: list[Packed], masked: Counter[str]) -> Iterator[Chunk]:
+    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them, and what
+    is masked in their new text is added to ``masked``."""
     source = iter(chunks)
     while batch := list(islice(source, PACKED_AT_ONCE)):
         packed.append(Packed.of([chunk_row(chunk) for chunk in batch]))
+        for chunk in batch:
+            masked.update(count_masked(chunk.text[chunk.new_from :]))
         yield from batch
 
 
 def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window_idx: int) -> Iterator[Chunk]:
-    mask = mask_credentials if settings.privacy.mask_credentials else str
+    mask = masker(settings.privacy)
     for thread_id, earlier, new in store.iter_threads(mailbox, window_idx, settings.chunk.overlap):
         yield from build_chunks(
             mailbox,

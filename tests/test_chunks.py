@@ -241,7 +241,7 @@ def test_masking_comes_before_cutting() -> None:
             [message(1, "." * filler + words, subject="password: s3cr3t99")], max_tokens=128, mask=mask_credentials
         )
         assert "s3cr" not in "".join(one.text for one in chunks)
-        assert words_by_message(chunks) == {"m1": "." * filler + words.replace("s3cr3t99", "[secret]")}
+        assert words_by_message(chunks) == {"m1": "." * filler + words.replace("s3cr3t99", "[masked:password]")}
 
 
 def test_a_budget_too_small_for_a_chunk_is_refused() -> None:

@@ -46,6 +46,7 @@ COLUMNS = {
     "event_id",
     "bridges": "mailbox, message_key, thread_id, other_thread_id, same_split, at",
     "exclusions": "mailbox, thread_id, chunk_id, reason, since_window, at",
+    "masked": "mailbox, window_idx, kind, n",
     "duplicates": "mailbox, message_key, feed, cursor, at",
     "dead_letters": "id, mailbox, feed, cursor, stage, reason, attempts, at",
     "runs": "run_id, mailbox, windows, parent_adapter, adapter_id, status, started_at, finished_at, steps, tokens, cost",

@@ -26,6 +26,7 @@ VIEWS = (
     "windows",
     "bridges",
     "exclusions",
+    "masked",
     "duplicates",
     "dead_letters",
     "runs",

@@ -38,6 +38,7 @@ def frozen_settings(settings: Settings) -> dict[str, object]:
         "chunk.max_tokens": settings.chunk.max_tokens,
         "chunk.ruler": _ruler(settings.chunk.ruler),
         "privacy.mask_credentials": settings.privacy.mask_credentials,
+        "privacy.mask_personal": sorted(settings.privacy.mask_personal),
     }
 
 

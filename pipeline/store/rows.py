@@ -312,6 +312,18 @@ class ChunkRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedRow(Row):
+    """How often a kind of secret was masked in the new text of a window's chunks; no row where it never was."""
+
+    TABLE: ClassVar[str] = "masked_rows"
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx", "kind"),)
+    mailbox: str
+    window_idx: int
+    kind: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxRow(Row):
     """An event, committed with the rows that it tells of; ``ordinal`` is its place in the store's order."""
 

@@ -16,7 +16,7 @@ from pipeline.chunks import build_chunks
 from pipeline.domain import Split
 from pipeline.manifest import CANDIDATE_SCHEMA
 from pipeline.ruler import load_ruler
-from pipeline.scrub import mask_credentials
+from pipeline.scrub import masker
 from pipeline.settings import Settings
 from pipeline.store import Store
 from streams.whatif.log import Log
@@ -105,7 +105,7 @@ def cut_anew(
 ) -> Cuts:
     """Cuts ``parts`` from the stored words, as the closing of a window would; told are mails read, and mails in all."""
     ruler = load_ruler(settings.chunk.ruler)
-    mask = mask_credentials if settings.privacy.mask_credentials else str
+    mask = masker(settings.privacy)
     found: Cuts = {}
     done, total = 0, sum(part.end - part.first for part in parts)
     for page in _pages(sorted(parts)):
