@@ -27,7 +27,20 @@ from tests.bench.report import markdown, print_table
 from tests.bench.rows import BenchRow
 from tests.conftest import data_folder
 
-MODULES = ("ingest", "imap", "live", "idle", "commands", "parsing", "parallel", "kafka", "training", "gate", "search", "masking")
+MODULES = (
+    "ingest",
+    "imap",
+    "live",
+    "idle",
+    "commands",
+    "parsing",
+    "parallel",
+    "kafka",
+    "training",
+    "gate",
+    "search",
+    "masking",
+)
 PREFIX = "bench_"
 
 
