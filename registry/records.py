@@ -66,8 +66,9 @@ def read_eval_results(path: Path) -> EvalResults:
 
 
 def price(result: RunResult, cost: CostSettings) -> float:
-    """What the run cost, by its hours."""
-    return (result.finished_at - result.started_at).total_seconds() / 3600 * cost.per_hour
+    """What the run cost, by its hours: of each GPU that trained, or of the machine."""
+    gpus = 1 if result.environment.get("device", "cpu") == "cpu" else int(result.environment.get("processes", "1"))
+    return (result.finished_at - result.started_at).total_seconds() / 3600 * cost.per_hour * gpus
 
 
 def rows_of(store: Store, home: Home, request: RunRequest, result: RunResult, cost: CostSettings) -> list[Row]:

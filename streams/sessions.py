@@ -16,6 +16,7 @@ from pipeline.store.rows import ClosingRow, RequestRow
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
+from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim
 from streams.lease import training_lease
@@ -33,7 +34,8 @@ from streams.times import utc_now
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """What a run did. Losses are nats per token on the val chunks that the gate compared: ``before`` under the champion
-    that was challenged (the bare base where there was none), ``after`` under the run's adapter."""
+    that was challenged (the bare base where there was none), ``after`` under the run's adapter. ``cost`` is what was
+    noted of it."""
 
     run_id: str
     mailbox: str
@@ -50,6 +52,7 @@ class RunReport:
     steps: int
     tokens: int
     seconds: float
+    cost: float
     seconds_by_step: dict[str, float]
     new_before: float | None
     new_after: float | None
@@ -62,7 +65,8 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
 
     Where a daemon trains in this home, or there is a broker, others are asked to, and waited for. The store is open only
     between the steps of a run, never while training. Raises ``NothingToDo`` when there was nothing at all, ``RunError``
-    when a run cannot fit this device or cannot go on, ``BusError`` when it is to go over a broker that cannot be used.
+    when a run cannot fit this device, would pass ``cost.cap`` or cannot go on, ``BusError`` when it is to go over a broker
+    that cannot be used.
     """
     open_store = opener(home, settings)
     done = 0
@@ -72,6 +76,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
             try:
                 with open_store() as store:
                     require_room(store, home, settings, mailbox, windows)
+                    require_budget(store, home, settings, mailbox, windows, utc_now())
                     request = claim(store, home, settings, mailbox, windows, utc_now())
             except NothingToDo:
                 deploy_pending(home, settings)  # a promotion that a crash left undeployed
@@ -175,6 +180,7 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         steps=result.steps if result else 0,
         tokens=result.tokens if result else 0,
         seconds=sum(result.seconds.values()) if result else 0.0,
+        cost=float(store.scalar("SELECT cost FROM run_results WHERE run_id = ?", [run_id]) or 0.0),
         seconds_by_step=result.seconds if result else {},
         new_before=new.before if new else None,
         new_after=new.after if new else None,

@@ -18,21 +18,28 @@ if TYPE_CHECKING:
 @click.pass_obj
 def status_command(home: Home, as_json: bool) -> None:
     """Show where things stand."""
+    from registry.spending import spending
     from streams.cli.daemon import tell_daemon
-    from streams.cli.opening import opened
+    from streams.cli.opening import opened, settings_of
+    from streams.cli.plans import spent_line
     from streams.standing import standings, state_of
+    from streams.times import utc_now
 
+    cost = settings_of(home).cost
     with opened(home) as store:
         found = standings(store)
         daemon = state_of(store)
+        spent = spending(store, cost, utc_now())
     if as_json:
-        print_json({"home": home.root, "daemon": daemon, "mailboxes": found})
+        print_json({"home": home.root, "daemon": daemon, "mailboxes": found, "spent": spent})
         return
     click.echo(f"Home {home.root}")
     if daemon is not None:
         tell_daemon(daemon)
     if not found:
         click.echo("No mail yet: mailtide import PATH")
+    if cost.per_hour:
+        click.echo(f"Training cost {spent_line(spent)}")
     several = len(found) > 1
     for one in found:
         named = f" {one.mailbox}" if several else ""

@@ -12,11 +12,12 @@ from streams.cli.output import print_table
 if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.settings import Settings
+    from registry.spending import Spending
     from streams.sessions import RunReport
 
 
-def tell_plan(plan: Plan, settings: Settings) -> None:
-    """What would be trained, how much, how long, and what the gate would ask."""
+def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
+    """What would be trained, how much, how long, at what price, and what the gate would ask."""
     windows = ", ".join(map(str, plan.windows))
     click.echo(f"Run {plan.run_id} of {plan.mailbox}: new windows {windows}")
     print_table(
@@ -35,12 +36,23 @@ def tell_plan(plan: Plan, settings: Settings) -> None:
     else:
         cost = f", {plan.cost:.2f} {plan.currency}" if settings.cost.per_hour else ""
         click.echo(f"Time: about {duration(plan.seconds)}{cost}, at the rate of the last run.")
+    if settings.cost.per_hour:
+        click.echo(f"Cost: {spent_line(spent)}.")
+        if spent.cap is not None and spent.cost + (plan.cost or 0.0) > spent.cap:
+            click.echo("  This run would be more than that: mailtide retrain refuses it until cost.cap is raised.")
     tell_room(plan)
     gate = settings.gate
     click.echo(
         f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "
         f"{gate.max_drift:g} against the best ever; at least {gate.min_new_threads} new val threads."
     )
+
+
+def spent_line(spent: Spending) -> str:
+    """What was spent in 30 days, of what may be."""
+    cap = "" if spent.cap is None else f", of {spent.cap:.2f} allowed"
+    runs = f"{spent.runs:,} run{'' if spent.runs == 1 else 's'}"
+    return f"{spent.cost:.2f} {spent.currency} in the last 30 days ({runs}, {spent.hours:.1f} h){cap}"
 
 
 def tell_room(plan: Plan) -> None:
@@ -118,12 +130,13 @@ def span(windows: Sequence[int]) -> str:
     return ", ".join(map(str, windows))
 
 
-def tell_run(report: RunReport, *, full: bool = False) -> None:
+def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
     """One paragraph about a run: what it trained on, what that did to the losses, and the verdict."""
     plural = "s" if len(report.windows) > 1 else ""
     click.echo(
         f"Window{plural} {span(report.windows)}: {report.mails:,} mails, {report.new_chunks:,} new train chunks, "
         f"{report.rehearsal_chunks:,} rehearsed; {report.steps:,} steps in {duration(report.seconds)}"
+        + (f", {report.cost:.2f} {currency}" if report.cost else "")
     )
     if report.new_before is not None and report.new_after is not None:
         line = f"  loss on new {report.new_before:.3f} -> {report.new_after:.3f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.comparing import compare_command
-from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.output import json_option, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -59,21 +59,24 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Show what a retrain would train on, how many steps it would take, and how long."""
+    from registry.spending import spending
     from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of, the_mailbox
     from streams.planning import plan_next
+    from streams.times import utc_now
 
     settings = settings_of(home, overrides)
     with opened(home, settings) as store:
         name, windows = the_mailbox(store, mailbox), _windows(window_range)
         require_no_other(store, name, windows)
         plan = plan_next(store, home, settings, name, windows)
+        spent = spending(store, settings.cost, utc_now())
     if as_json:
-        print_json(plan)
+        print_json({**plain(plan), "spent": spent})
     else:
         from streams.cli.plans import tell_plan
 
-        tell_plan(plan, settings)
+        tell_plan(plan, settings, spent)
 
 
 @click.command("retrain", short_help="Train on what waits, measure, decide, promote.")
@@ -120,7 +123,7 @@ def retrain_command(
                 reports.append(report)
                 if not as_json:
                     bar.close()
-                    tell_run(report)
+                    tell_run(report, settings.cost.currency)
                 tell_news(home, settings)
         except MailtideError:
             tell_news(home, settings)
@@ -158,7 +161,7 @@ def runs_command(ctx: click.Context, as_json: bool) -> None:
 @click.pass_obj
 def runs_show_command(home: Home, run_id: str, as_json: bool) -> None:
     """Show one run: what it trained on, its losses, its verdict and why."""
-    from streams.cli.opening import opened
+    from streams.cli.opening import opened, settings_of
     from streams.cli.plans import tell_run
     from streams.sessions import report_of
 
@@ -167,7 +170,7 @@ def runs_show_command(home: Home, run_id: str, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        tell_run(report, full=True)
+        tell_run(report, settings_of(home).cost.currency, full=True)
 
 
 runs_command.add_command(compare_command)

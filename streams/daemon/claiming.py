@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.errors import NothingToDo
+from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
-from streams.claims import NEWLY_CLOSED, claim, undecided
+from streams.budget import require_budget
+from streams.claims import NEWLY_CLOSED, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
@@ -26,6 +27,7 @@ class Claiming:
         self._settings = settings
         self._held = held
         self._board = board
+        self._refused: dict[str, str] = {}
 
     def claim(self) -> bool:
         """Asks for one run of each mailbox with a new closing and no run under way; whether it asked for any."""
@@ -37,12 +39,30 @@ class Claiming:
                 if undecided(store, mailbox) is not None:
                     continue
                 try:
+                    if self._waits_for_money(store, mailbox):
+                        continue
                     request = claim(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
                 except NothingToDo:
                     continue
                 log.info("run %s of %s on windows %s", request.run_id, mailbox, ", ".join(map(str, request.new_windows)))
                 claimed = True
         return claimed
+
+    def _waits_for_money(self, store: Store, mailbox: str) -> bool:
+        """Whether a run would pass the cap. Raises ``NothingToDo`` where there is none to ask for."""
+        if self._settings.cost.cap is None:
+            return False
+        draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
+        try:
+            require_budget(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
+        except RunError as refusal:
+            if self._refused.get(mailbox) != str(refusal):
+                log.warning("no run of %s: %s", mailbox, refusal)
+            self._refused[mailbox] = str(refusal)
+            self._board.training_is(TrainingState("waiting", text=str(refusal)))
+            return True
+        self._refused.pop(mailbox, None)
+        return False
 
     def _waits_for_power(self) -> bool:
         why = why_wait(self._settings.daemon, this_machine())

@@ -70,7 +70,7 @@ def tour(root: Path, seed: int, windows: int | None = None) -> None:
     with progress("retrain") as bar:
         for report in islice(retrain(home, settings, MAILBOX, Windows(each=True), bar.update), windows):
             bar.close()
-            tell_run(report)
+            tell_run(report, settings.cost.currency)
             reports.append(report)
     print_table(*run_table(reports))
     if windows is not None and windows < closed:
