@@ -22,6 +22,11 @@ LATER: dict[tuple[str, str], object] = {("train", "pass_tokens"): None, ("train"
 value they are left out of a run's id, so that no request ever changes its name."""
 
 
+ROUNDING = (("train", "processes"),)
+"""Settings of the machine that trains, as (group, name): like its device they change rounding alone, so they are left out of a
+run's id, and whatever their value it has the same schedule."""
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,6 +102,8 @@ class RunRequest(Frozen):
         for (group, name), before in LATER.items():
             if trained["settings"][group][name] == before:
                 del trained["settings"][group][name]
+        for group, name in ROUNDING:
+            del trained["settings"][group][name]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -20,6 +20,7 @@ from retrain.batches import Example, collate, groups_of_like_length
 from retrain.exhaustion import free_memory, is_out_of_memory
 from retrain.model import Compute
 from retrain.nll import token_nll
+from retrain.shares import shares
 
 EVAL_VERSION = 2
 """Raised whenever the same weights and text would get another loss; stored losses of another version do not count."""
@@ -40,10 +41,12 @@ def score(
     """Losses of ``examples`` in their order; those without a token to predict have none. The model's mode is restored.
 
     ``splits`` gives each chunk's split; ``batch_tokens`` bounds what is in the model at once: a GPU batch, padding
-    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done.
+    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done. Processes that train together measure
+    a share each, and all get all losses.
     """
     countable = [example for example in examples if example.n_labels > 0]
-    longest = max((len(example.ids) for example in countable), default=1)
+    mine = shares(countable, compute.ranks.count)[compute.ranks.rank]
+    longest = max((len(example.ids) for example in mine), default=1)
     nats: dict[str, float] = {}
     was_training = model.training
 
@@ -54,7 +57,7 @@ def score(
 
     def measure(most: int) -> bool:
         """Adds the losses that are not known yet; False when memory ran out on the way."""
-        groups = groups_of_like_length([e for e in countable if e.chunk_id not in nats], most if compute.on_gpu else 0)
+        groups = groups_of_like_length([e for e in mine if e.chunk_id not in nats], most if compute.on_gpu else 0)
         try:
             with compute.lanes(most // longest) as side_by_side:
                 for group, values in zip(groups, side_by_side(sums, groups), strict=True):
@@ -79,6 +82,7 @@ def score(
             most = less
     finally:
         model.train(was_training)
+    nats = dict(compute.ranks.gathered(nats.items()))
     return [
         Loss(
             adapter_id=adapter_id,

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from pipeline.errors import RunError
 from pipeline.settings import ModelSettings, TrainSettings
 from retrain.lanes import IN_TURN, Lanes, one_core_each
+from retrain.ranks import ALONE, Ranks
 
 BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 """``all-linear`` leaves the head out, and a small model learns new words there."""
@@ -26,11 +27,13 @@ BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 @dataclass(frozen=True, slots=True)
 class Compute:
     """Where and how numbers are computed. ``dtype`` is that of matrix products; weights that are trained are float32.
-    ``threads`` are CPU threads: lanes in training and measuring, threads within one pass elsewhere."""
+    ``threads`` are CPU threads: lanes in training and measuring, threads within one pass elsewhere. ``ranks`` are the
+    processes that share a step's passes and a measurement's chunks."""
 
     device: torch.device
     dtype: torch.dtype
     threads: int
+    ranks: Ranks = ALONE
 
     @property
     def on_gpu(self) -> bool:
@@ -67,8 +70,9 @@ class Compute:
         }
 
 
-def choose_compute(model: ModelSettings, threads: int | None) -> Compute:
-    """The GPU where there is one; bfloat16 where the hardware has it (emulated, it is slower than float32).
+def choose_compute(model: ModelSettings, threads: int | None, ranks: Ranks = ALONE) -> Compute:
+    """The GPU where there is one, for each of ``ranks`` its own; bfloat16 where the hardware has it (emulated, it is slower
+    than float32).
 
     Asks for deterministic kernels, with a warning where an operation has none.
     """
@@ -78,13 +82,13 @@ def choose_compute(model: ModelSettings, threads: int | None) -> Compute:
     # A guard against reading what nothing has written. It changes no result of kernels that do not, and writing every
     # tensor twice costs a fifth of the time of measuring.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cuda", ranks.local) if torch.cuda.is_available() else torch.device("cpu")
     if model.dtype == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
         dtype = torch.bfloat16 if native else torch.float32
     else:
         dtype = torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
-    return Compute(device, dtype, torch.get_num_threads())
+    return Compute(device, dtype, torch.get_num_threads(), ranks)
 
 
 def load_base(path: Path, compute: Compute, *, quantize: bool) -> Any:

@@ -32,5 +32,6 @@ def token_nll(model: Any, group: Group, compute: Compute) -> torch.Tensor:
 
 
 def _keeps_logits(model: Any) -> bool:
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = getattr(model, "module", model)  # of the wrapping that several processes train in
+    plain = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     return "logits_to_keep" in inspect.signature(plain.forward).parameters

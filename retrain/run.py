@@ -28,6 +28,7 @@ from retrain import checkpoints
 from retrain.adapters import CONFIG, WEIGHTS
 from retrain.base import find_base
 from retrain.measure import Measured, measure
+from retrain.launch import train_together
 from retrain.metrics import METRICS, read_metrics
 from retrain.model import Compute, choose_compute
 from retrain.progress import Observer, Progress
@@ -72,10 +73,15 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     compute = choose_compute(request.settings.model, request.settings.train.threads)
     with watch.stage("base"):
         base = find_base(home, request, exclusions, compute, _base_steps(run_id, progress))
+    processes = request.settings.train.processes
+    if processes > 1:  # before this process takes memory of its own
+        with watch.stage("train"):
+            train_together(home, run_id, processes, progress)
     with watch.stage("data"):
         study = open_study(home, request, prepared, exclusions, base, compute)
-    with watch.stage("train"):
-        train(study, folder, progress)
+    if processes == 1:
+        with watch.stage("train"):
+            train(study, folder, progress)
     with watch.stage("evaluate"):
         measured = measure(home, study, exclusions, folder, progress)
     progress(Progress(run_id, "finish", 0, 1, f"keeping {measured.checkpoint.name}"))
@@ -155,8 +161,13 @@ def _rehearsed(prepared: Prepared) -> Iterator[str]:
 
 
 def _environment(compute: Compute, study: Study) -> dict[str, str]:
-    settings = study.request.settings.model
-    return {**compute.environment(), "weights": "nf4" if settings.quantize else "full", "context": str(study.context)}
+    settings = study.request.settings
+    return {
+        **compute.environment(),
+        "processes": str(settings.train.processes),
+        "weights": "nf4" if settings.model.quantize else "full",
+        "context": str(study.context),
+    }
 
 
 def _base_steps(run_id: str, progress: Observer) -> Callable[[StepRecord], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,12 @@ def open_study(
     )
 
 
-def train(study: Study, folder: Path, progress: Observer) -> None:
+def train(study: Study, folder: Path, progress: Observer) -> str | None:
     """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
 
     When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
-    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much.
+    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several processes
+    one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is None.
     """
     settings = study.request.settings.train
     place = private_dir(folder / CHECKPOINTS)
@@ -144,7 +146,7 @@ def train(study: Study, folder: Path, progress: Observer) -> None:
         done = checkpoints.newest_whole(place)
         if done is None:
             restore(study.model, start)
-        if not compute.on_gpu and compute.threads > 1:
+        if not compute.on_gpu and compute.threads > 1 and compute.ranks.count == 1:
             compute = replace(compute, threads=1)  # the same sums, one after another
             continue
         passes = _smaller(study, passes, done.step if done else 0)
@@ -152,7 +154,10 @@ def train(study: Study, folder: Path, progress: Observer) -> None:
         text = (
             f"memory ran out; on from step {passes.changes[-1].after_step} in passes of {passes.changes[-1].tokens} tokens"
         )
+        if compute.ranks.count > 1:
+            return text
         progress(Progress(study.request.run_id, "train", done.step if done else 0, 0, text))
+    return None
 
 
 def _fits(
@@ -167,9 +172,13 @@ def _fits(
     """Trains on from the newest checkpoint; False when memory ran out on the way."""
     done = checkpoints.newest_whole(checkpointing.folder)
     pacing = Pacing(sum(len(example.ids) for batch in study.batches for example in batch.examples))
-    with MetricsFile(folder / METRICS, done.step if done else 0) as metrics:
+    with ExitStack() as written:
+        first = compute.ranks.first
+        metrics = written.enter_context(MetricsFile(folder / METRICS, done.step if done else 0)) if first else None
 
         def on_step(record: StepRecord) -> None:
+            if metrics is None:
+                return
             metrics.add(record)
             pace = pacing.after(record)
             progress(

@@ -3,11 +3,14 @@
 The loss of an optimizer step is the sum of the nats of all tokens that count, divided by their number, however many
 batches the step takes and however they are padded. A batch goes through the model in groups of like length: on a CPU
 padding costs as much as text, so a group is small, and groups go side by side. A GPU takes a batch whole, unless that is
-more than its memory holds.
+more than its memory holds. Several processes share out a batch's passes, as accelerate and DDP foresee: each exchanges its
+gradients with the others once a step.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +32,9 @@ from retrain.batches import Batch, Example, collate, groups_of_like_length
 from retrain.lanes import IN_TURN, Lanes
 from retrain.model import Compute
 from retrain.nll import token_nll
+from retrain.ranks import Ranks
 from retrain.select import Scored, best_step, mean_loss, should_stop
+from retrain.shares import shared_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,9 @@ class Checkpointing:
         return should_stop(self.history(), self.patience, self.min_delta)
 
 
+IDLE = (Example("", (0, 0), 1, 0),)
+"""What a process passes through the model for the others' sake; it counts for nothing."""
+
 SUITING = Passes()
 """Passes of the size that suits the device."""
 
@@ -122,8 +130,8 @@ def fit(
     steps = math.ceil(len(batches) / recipe.accumulation)
     resume = None
     if checkpointing is not None:
-        resume = checkpoints.newest_whole(checkpointing.folder)
-        if resume is not None and (resume.step >= steps or checkpointing.stops()):
+        resume = newest(checkpointing.folder, compute.ranks)
+        if resume is not None and (resume.step >= steps or compute.ranks.agreed(checkpointing.stops)):
             return
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -146,6 +154,8 @@ def fit(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
     with compute.lanes(compute.threads) as side_by_side:
         trainer = ScheduleTrainer(
@@ -191,7 +201,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> Any:
-        order: Any = InOrder(len(self._batches))
+        order: Any = InOrder(len(self._batches), self._compute.ranks.count)
         batches: Any = self._batches
         return self.accelerator.prepare(DataLoader(batches, batch_sampler=order, collate_fn=_only))
 
@@ -200,6 +210,9 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Batch]], int]:
         """The batches of one optimizer step and the number of tokens that count in them."""
         samples = list(islice(epoch_iterator, num_batches))
+        if self._compute.ranks.count > 1:
+            # Chance (dropout) follows from the step, so that a resumed run needs no state of other processes.
+            torch.manual_seed(_chance(self.args.seed, self.state.global_step, self._compute.ranks.rank))
         return samples, max(1, sum(sample["batch"].n_labels for sample in samples))
 
     def training_step(self, model: Any, inputs: dict[str, Batch], num_items_in_batch: int | None = None) -> torch.Tensor:
@@ -209,10 +222,24 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         batch = inputs["batch"]
         model.train()
         most = self._passes.at(self.state.global_step + 1) or (batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS)
+        several = self._compute.ranks.count > 1
+        total = (self._share if several else self._whole)(model, batch, most, num_items_in_batch)
+        value = float(total)
+        if not math.isfinite(value):
+            names = ", ".join(example.chunk_id for example in batch.examples)
+            raise RunError(
+                f"the loss is {value} at step {self.state.global_step + 1}, on chunks {names}",
+                hint="lower train.lr, or exclude the chunk that causes it",
+            )
+        self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
+        return total
+
+    def _whole(self, model: Any, batch: Batch, most: int, counted: int) -> torch.Tensor:
+        """All passes of a batch, side by side where that changes nothing; their loss over ``counted`` tokens."""
 
         def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
             group = collate(examples, self._pad, self._compute.device)
-            loss = token_nll(model, group, self._compute).sum() / num_items_in_batch
+            loss = token_nll(model, group, self._compute).sum() / counted
             return loss.detach(), torch.autograd.grad(loss, self._trained, allow_unused=True)
 
         chance = torch.get_rng_state()
@@ -225,15 +252,23 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         # What draws chance (dropout) must draw it in one order: the first batch shows whether the model does.
         self._one_after_another = self._one_after_another and (not groups or not torch.equal(chance, torch.get_rng_state()))
-        value = float(total)
-        if not math.isfinite(value):
-            names = ", ".join(example.chunk_id for example in batch.examples)
-            raise RunError(
-                f"the loss is {value} at step {self.state.global_step + 1}, on chunks {names}",
-                hint="lower train.lr, or exclude the chunk that causes it",
-            )
-        self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
         return total
+
+    def _share(self, model: Any, batch: Batch, most: int, counted: int) -> torch.Tensor:
+        """This process's passes of a batch; the loss of all of them over ``counted`` tokens."""
+        ranks = self._compute.ranks
+        passes = shared_passes(batch.examples, ranks.count, most)[ranks.rank]
+        total = torch.zeros((), device=self.args.device)
+        for place, examples in enumerate(passes):
+            group = collate(examples or IDLE, self._pad, self._compute.device)
+            alone = self.accelerator.no_sync(model) if place < len(passes) - 1 else contextlib.nullcontext()
+            with alone:
+                nats = token_nll(model, group, self._compute).sum() * (1 if examples else 0)
+                # DDP takes the mean over processes; theirs are shares of one sum.
+                torch.autograd.backward(nats * (ranks.count / counted))
+            total += nats.detach() / counted
+        whole: torch.Tensor = self.accelerator.reduce(total, "sum")
+        return whole
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: tokens and seconds are."""
@@ -244,17 +279,23 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         if plan is None:
             return
         step = self.state.global_step
+        losses = plan.score(checkpoints.name_of(step))
+        if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses)):
+            self.control.should_training_stop = True
+
+    def _keep(self, plan: Checkpointing, step: int, losses: list[Loss]) -> bool:
+        """Writes the checkpoint of ``step``; whether training should stop there."""
         written = checkpoints.partial(plan.folder)
         save_adapter(self.model, written, base_id=plan.base_id)
         self._save_optimizer_and_scheduler(str(written))
-        self._save_rng_state(str(written))
-        write_losses(written / checkpoints.LOSSES, plan.score(checkpoints.name_of(step)))
+        if self._compute.ranks.count == 1:
+            self._save_rng_state(str(written))
+        write_losses(written / checkpoints.LOSSES, losses)
         self.state.save_to_json(str(written / checkpoints.STATE))
         checkpoints.complete(written, plan.folder, step)
         history = plan.history()
         checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
-        if should_stop(history, plan.patience, plan.min_delta):
-            self.control.should_training_stop = True
+        return should_stop(history, plan.patience, plan.min_delta)
 
 
 class StepMeter(TrainerCallback):  # type: ignore[misc]
@@ -283,19 +324,36 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
 
 
 class InOrder:
-    """A batch sampler that names one batch at a time, in order."""
+    """A batch sampler that names one batch at a time, in order, each as often as there are processes: accelerate deals them
+    out in turn, so that each process sees every batch."""
 
-    batch_size = None
+    batch_size = 1
     drop_last = False
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, processes: int = 1) -> None:
         self._count = count
+        self._processes = processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter([place] for place in range(self._count))
+        return iter([place] for place in range(self._count) for _ in range(self._processes))
 
     def __len__(self) -> int:
-        return self._count
+        return self._count * self._processes
+
+
+def newest(folder: Path, ranks: Ranks) -> checkpoints.Checkpoint | None:
+    """The checkpoint from which training goes on, as the first process finds it."""
+
+    def find() -> int | None:
+        found = checkpoints.newest_whole(folder)
+        return None if found is None else found.step
+
+    step = ranks.agreed(find)
+    return None if step is None else checkpoints.Checkpoint(step, folder / checkpoints.name_of(step))
+
+
+def _chance(seed: int, step: int, rank: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()[:8], "big")
 
 
 def _only(batches: Sequence[Batch]) -> dict[str, Batch]:
