@@ -41,6 +41,10 @@ class Home:
         return self.root / "owner.sock"
 
     @property
+    def server_token(self) -> Path:
+        return self.root / "server.token"
+
+    @property
     def feeds(self) -> Path:
         return self.root / "feeds"
 
@@ -66,6 +70,13 @@ class Home:
 
     def champion_link(self, mailbox: str) -> Path:
         return self.root / "champions" / mailbox
+
+    @property
+    def deployments(self) -> Path:
+        return self.root / "deployments"
+
+    def merged(self, mailbox: str) -> Path:
+        return self.root / "merged" / mailbox
 
     def index(self, mailbox: str) -> Path:
         return self.root / "indexes" / mailbox

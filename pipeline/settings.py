@@ -161,12 +161,12 @@ class EvalSettings(Group):
     batch_tokens: PositiveInt = Field(default=8192, description="tokens per evaluation batch at most")
     retrieval_queries: PositiveInt = Field(default=300, description="queries per split at most")
     max_replies: int = Field(
-        default=16, ge=0, description="replies per split whose loss is measured with mail given; 0: none"
+        default=12, ge=0, description="replies per split whose loss is measured with mail given; 0: none"
     )
     rag_k: PositiveInt = Field(default=3, description="mails given with a reply")
     rag_tokens: PositiveInt = Field(default=512, description="tokens of mail given at most")
     generate: int = Field(default=4, ge=0, description="replies per split that are written and compared with the real ones")
-    generate_tokens: PositiveInt = Field(default=32, description="tokens of a written reply at most")
+    generate_tokens: PositiveInt = Field(default=24, description="tokens of a written reply at most")
     latency: int = Field(default=0, ge=0, description="answers timed side by side with the champion's; 0: none")
     select: Literal["val_loss", "weighted", "pareto"] = Field(
         default="val_loss", description="what chooses the checkpoint: val_loss, weighted or pareto"

@@ -7,16 +7,15 @@ the mail, are made anew where their bytes are not those recorded, and may be rem
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.domain import StoredMessage
 from pipeline.errors import MailtideError
+from pipeline.filelock import try_lock
 from pipeline.home import Home, fsync_dir, private_dir
 from pipeline.scrub import mask_credentials
 from pipeline.store import Store
@@ -128,21 +127,9 @@ def vectors_folder(home: Home, mailbox: str) -> Path:
     return home.index(mailbox) / VECTORS
 
 
-@contextmanager
-def writing(home: Home, mailbox: str) -> Iterator[bool]:
-    """Whether this process may write the mailbox's vectors within; it does not wait. The system takes the lock from a
-    process that ends."""
-    private_dir(home.index(mailbox))
-    file = os.open(home.index(mailbox) / ".writing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(file)
+def writing(home: Home, mailbox: str) -> AbstractContextManager[bool]:
+    """Whether this process may write the mailbox's vectors within; it does not wait."""
+    return try_lock(home.index(mailbox) / ".writing")
 
 
 def standings(store: Store, home: Home, mailbox: str) -> list[Standing]:

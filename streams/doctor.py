@@ -121,6 +121,7 @@ def _home(home: Home) -> Iterator[Check]:
     yield Check("home", True, str(home.root))
     yield _privacy(home.root)
     yield _store(home)
+    yield from _deployments(home)
 
 
 def _privacy(root: Path) -> Check:
@@ -138,6 +139,19 @@ def _open_to_others(path: Path) -> bool:
     except FileNotFoundError:  # a temporary file of a command that is running
         return False
     return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+def _deployments(home: Home) -> Iterator[Check]:
+    """Deploy targets that something is wrong with; nothing is asked of them."""
+    from streams.standing import deployments
+
+    found = deployments(home)
+    wrong = [one for one in found if one.trouble]
+    for one in wrong:
+        yield Check(f"deploy {one.target}", False, f"{one.mailbox}: {one.trouble}", "mailtide deploy")
+    if found and not wrong:
+        named = ", ".join(sorted({one.target for one in found}))
+        yield Check("deploy targets", True, f"{named}: all serve what they were given")
 
 
 def _store(home: Home) -> Check:

@@ -1,16 +1,15 @@
-"""What happens on the way from a request to a champion, as handlers of events: the same on any bus, all idempotent."""
+"""What happens on the way from a request to a verdict, as handlers of events: the same on any bus, all idempotent."""
 
 from __future__ import annotations
 
 import logging
 
 from pipeline.errors import MailtideError, RunError
-from pipeline.events import AdapterPromoted, Event, RunFinished, RunRequested, Topic
+from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
 from registry.decide import Decision, decide_run, fail_run
-from registry.deploy.symlink import on_promoted
 from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk
 from streams.runner import OnStep, Runner, WorkerDied
@@ -102,7 +101,6 @@ class Retraining:
         self._judge = Judge(home, settings, open_store)
         subscribe_training(bus, self._noting(self._trainer.train))
         subscribe_judgement(bus, self._noting(self._judge.decide))
-        subscribe_deployment(bus, home, settings)
 
     @property
     def decisions(self) -> dict[str, Decision]:
@@ -129,16 +127,3 @@ def subscribe_training(bus: Bus, handler: Handler) -> None:
 def subscribe_judgement(bus: Bus, handler: Handler) -> None:
     """Subscribes a judge to finished runs."""
     bus.subscribe(Subscription("owner", Topic.RUN_FINISHED, handler))
-
-
-def subscribe_deployment(bus: Bus, home: Home, settings: Settings) -> None:
-    """Subscribes the deploy targets that the settings name to promotions."""
-
-    def point(event: Event) -> None:
-        if on_promoted(home, event):
-            payload = event.payload()
-            assert isinstance(payload, AdapterPromoted)
-            log.info("champions/%s points at %s", payload.mailbox, payload.adapter_id)
-
-    if settings.deploy.symlink:
-        bus.subscribe(Subscription("deploy.symlink", Topic.ADAPTER_PROMOTED, point))

@@ -19,11 +19,12 @@ from registry.gate import RuleOutcome
 from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim
+from streams.deploying import deploy_pending
 from streams.lease import training_lease
 from streams.planning import require_room
 from streams.remote_store import RemoteStore
 from streams.requesting import LOOK_SECONDS, OnProgress, Requesting
-from streams.retraining import Retraining, subscribe_deployment
+from streams.retraining import Retraining
 from streams.reviving import revive, set_aside
 from streams.runner import Runner, Step, require_training
 from streams.stores import OpenStore, opener
@@ -84,6 +85,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
                     raise
                 return
             carrier.carry_out(request)
+            deploy_pending(home, settings)
             with open_store() as store:
                 yield report_of(store, home, request.run_id)
             done += 1
@@ -187,15 +189,3 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         old_before=old.before if old else None,
         old_after=old.after if old else None,
     )
-
-
-def deploy_pending(home: Home, settings: Settings) -> None:
-    """Hands promotions that were not deployed yet to the deploy targets; a daemon does so by itself."""
-    open_store = opener(home, settings)
-    with open_store() as store:
-        if isinstance(store, RemoteStore):
-            return
-    bus = EmbeddedBus(open_store)
-    subscribe_deployment(bus, home, settings)
-    while bus.deliver():
-        pass

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from pipeline.home import Home
 from pipeline.store import Store
 from streams.daemon.board import DaemonState
+
+if TYPE_CHECKING:
+    from registry.deploy.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,24 @@ def state_of(store: Store) -> DaemonState | None:
         return None
     state: DaemonState = store.owner_state()
     return state
+
+
+def deployments(home: Home) -> list[Standing]:
+    """How each deploy target stands that was ever deployed to, by target and mailbox; from its files alone. One whose file
+    is damaged is told as trouble."""
+    from pipeline.errors import DeployError
+    from registry.deploy.standing import WANTED, Standing, standing
+
+    found = []
+    for path in sorted(home.deployments.glob("*/*.json")):
+        target, mailbox = path.parent.name, path.stem
+        if target == WANTED:
+            continue
+        try:
+            found.append(standing(home, target, mailbox))
+        except DeployError as error:
+            found.append(Standing(target=target, mailbox=mailbox, trouble=str(error)))
+    return found
 
 
 def standings(store: Store) -> list[MailboxStanding]:

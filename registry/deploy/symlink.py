@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import RegistryError
-from pipeline.events import AdapterPromoted, Event
+from pipeline.errors import DeployError, RegistryError
+from pipeline.events import AdapterPromoted
 from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
+from registry.deploy.contract import Speed
 
 
 class Taken(BaseModel):
@@ -24,29 +25,56 @@ class Taken(BaseModel):
     adapter_id: str
 
 
-def on_promoted(home: Home, event: Event) -> bool:
+class Symlink:
+    """The link as a deploy target: there is nothing to load, and its flip is one rename."""
+
+    name = "symlink"
+    mailbox: str | None = None
+    drain_seconds = 0.0
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def load(self, promotion: AdapterPromoted) -> None:
+        """Nothing: the adapter's folder is here."""
+
+    def check(self, promotion: AdapterPromoted) -> None:
+        """Nothing: its bytes were checked."""
+
+    def flip(self, promotion: AdapterPromoted) -> None:
+        take(self._home, promotion)
+
+    def confirm(self, promotion: AdapterPromoted) -> None:
+        link = self._home.champion_link(promotion.mailbox)
+        if not link.is_symlink() or link.resolve() != (self._home.root / promotion.path).resolve():
+            raise DeployError(f"{link} does not point at {promotion.path}", hint="somebody else moves it: find out who")
+
+    def unload(self, mailbox: str, adapter_id: str) -> None:
+        """Nothing: an adapter's files stay, or there would be nothing to return to."""
+
+    def speed(self, promotion: AdapterPromoted) -> Speed | None:
+        return None
+
+
+def take(home: Home, promotion: AdapterPromoted) -> bool:
     """Points the mailbox's link at the promoted adapter; False when a newer promotion was taken before.
 
     Raises ``RegistryError`` when the adapter's folder is not the one that was promoted: the link stays as it is.
     """
-    payload = event.payload()
-    if not isinstance(payload, AdapterPromoted):
-        raise RegistryError(f"event {event.id} promotes no adapter")
-    note = note_path(home, payload.mailbox)
+    note = note_path(home, promotion.mailbox)
     taken = _read(note)
-    if taken is not None and payload.journal_ordinal < taken.journal_ordinal:
+    if taken is not None and promotion.journal_ordinal < taken.journal_ordinal:
         return False
-    folder = home.root / payload.path
-    if not folder.is_dir() or sha256_folder(folder) != payload.sha256:
+    folder = home.root / promotion.path
+    if not folder.is_dir() or sha256_folder(folder) != promotion.sha256:
         raise RegistryError(
-            f"{folder} is missing or was changed since {payload.adapter_id} was promoted",
+            f"{folder} is missing or was changed since {promotion.adapter_id} was promoted",
             hint="restore it from a backup, or return to another adapter with `mailtide registry rollback`",
         )
     # Noted before the link moves: after a crash between the two, this promotion is taken again and no older one is.
-    write_atomic(
-        note, Taken(journal_ordinal=payload.journal_ordinal, adapter_id=payload.adapter_id).model_dump_json().encode()
-    )
-    _point(home.champion_link(payload.mailbox), folder)
+    about = Taken(journal_ordinal=promotion.journal_ordinal, adapter_id=promotion.adapter_id)
+    write_atomic(note, about.model_dump_json().encode())
+    point(home.champion_link(promotion.mailbox), folder)
     return True
 
 
@@ -64,7 +92,7 @@ def _read(note: Path) -> Taken | None:
         raise RegistryError(f"{note} cannot be read", hint="delete it and return to the champion by hand") from error
 
 
-def _point(link: Path, folder: Path) -> None:
+def point(link: Path, folder: Path) -> None:
     """Replaces ``link`` in one step. The target is relative, so that a home can be moved."""
     private_dir(link.parent)
     if link.exists() and not link.is_symlink():

@@ -13,7 +13,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.training": ("plan", "retrain", "runs"),
     "streams.cli.reproduce": ("reproduce",),
     "streams.cli.simulate": ("simulate",),
+    "streams.cli.study": ("study",),
     "streams.cli.adapters": ("registry",),
+    "streams.cli.deploying": ("deploy",),
     "streams.cli.asking": ("ask", "sql", "export"),
     "streams.cli.data": ("data",),
     "streams.cli.index": ("index",),
@@ -23,6 +25,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.daemon": ("run",),
     "streams.cli.serving": ("serve",),
     "streams.cli.notify": ("notify",),
+    "streams.cli.feedback": ("feedback",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }
 

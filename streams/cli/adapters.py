@@ -302,8 +302,9 @@ def _adapter(store: Store, adapter_id: str) -> dict[str, Any]:
 def _deploy(home: Home) -> None:
     """Delivers the promotion to the deploy targets at once, as a run would, and tells of it."""
     from streams.cli.opening import settings_of, tell_news
-    from streams.sessions import deploy_pending
+    from streams.deploying import deploy_pending, troubles
 
     settings = settings_of(home)
-    deploy_pending(home, settings)
+    for trouble in troubles(deploy_pending(home, settings)):
+        click.echo(f"{trouble}; it is tried again by the daemon, or by `mailtide deploy`", err=True)
     tell_news(home, settings)

@@ -20,18 +20,21 @@ def status_command(home: Home, as_json: bool) -> None:
     """Show where things stand."""
     from registry.spending import spending
     from streams.cli.daemon import tell_daemon
+    from streams.cli.deploying import shown
     from streams.cli.opening import opened, settings_of
     from streams.cli.plans import spent_line
-    from streams.standing import standings, state_of
+    from streams.standing import deployments, standings, state_of
     from streams.times import utc_now
 
     cost = settings_of(home).cost
     with opened(home) as store:
         found = standings(store)
         daemon = state_of(store)
+        deployed = deployments(home)
         spent = spending(store, cost, utc_now())
     if as_json:
-        print_json({"home": home.root, "daemon": daemon, "mailboxes": found, "spent": spent})
+        document = {"home": home.root, "daemon": daemon, "mailboxes": found, "spent": spent}
+        print_json({**document, "deployments": [shown(one) for one in deployed]})
         return
     click.echo(f"Home {home.root}")
     if daemon is not None:
@@ -53,6 +56,11 @@ def status_command(home: Home, as_json: bool) -> None:
             click.echo("  champion  none yet, the bare base answers")
         else:
             click.echo(f"  champion  {one.champion}, since {one.promoted_at:%Y-%m-%d %H:%M} UTC")
+        for target in (each for each in deployed if each.mailbox == one.mailbox):
+            if target.trouble:
+                click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'}: {target.trouble}")
+            elif target.adapter_id != one.champion:
+                click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'} so far: mailtide deploy")
         if one.pending_run is not None:
             click.echo(
                 f"  run       {one.pending_run} has no verdict yet: mailtide retrain{named} --confirm goes on with it"

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.settings import Settings
+from streams.bus.embedded import EmbeddedBus
 from streams.daemon.board import Board
+from streams.daemon.deploying import Deploying
 from streams.daemon.following import Following
 from streams.daemon.holding import hold
 from streams.daemon.notifying import notice_parts
@@ -45,6 +47,7 @@ def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Boar
             idle=lambda: training.idle and not held.changed.is_set(),
             trouble=lambda: training.fault,
         ),
+        Deploying(home, settings, EmbeddedBus(held.writing), held.writing, stop, news=held.listener()).part(),
         *notice_parts(home, settings, held, stop),
         *(
             Part(one.feed.name, one.run, idle=lambda one=one: one.idle, trouble=lambda one=one: one.away)  # type: ignore[misc]

@@ -18,6 +18,7 @@ from streams.bus.kafka import KafkaBus
 from streams.daemon.board import Board, FeedState, TrainingState
 from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import Delivering, patient
+from streams.daemon.deploying import Deploying
 from streams.daemon.holding import hold
 from streams.daemon.judging import Judging
 from streams.daemon.notifying import notice_parts
@@ -26,13 +27,16 @@ from streams.daemon.wording import closed_line
 from streams.feeds.opening import live_feeds
 from streams.lease import training_lease
 from streams.mailpath import assigning, feeding, parsing, relaying
-from streams.retraining import Trainer, subscribe_deployment, subscribe_training
+from streams.retraining import Trainer, subscribe_training
 from streams.runner import Runner, Step
+from streams.stores import opener
 from streams.telling import NowAndThen
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 
+BROKER_LOOK_SECONDS = 0.5
+"""How often the broker is asked for promotions."""
 OUTBOX_SECONDS = 30.0
 """How often the outbox is looked at when nobody has announced anything."""
 
@@ -149,9 +153,10 @@ class KafkaRoles:
     def deploy(self) -> list[Part]:
         """Promotions to what the settings name."""
         bus = self._stack.enter_context(KafkaBus(self._settings.bus))
-        subscribe_deployment(bus, self._home, self._settings)
-        delivering = Delivering("deployment", bus, self._stop)
-        return [Part("deploy", delivering.run, bus.stop, idle=delivering.is_idle)]
+        open_store = opener(self._home, self._settings)
+        news = threading.Event()
+        deploying = Deploying(self._home, self._settings, bus, open_store, self._stop, news=news, look=BROKER_LOOK_SECONDS)
+        return [deploying.part()]
 
     def _member(self, role: str) -> Membership:
         """A name that outlives the process: who holds a lock of the home is the only one of it, and goes on at once."""
