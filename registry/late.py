@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
 from pipeline.store import Store
+from registry.feedback import feedback_figures
 from registry.objections import Figure
 from registry.records import price
 
@@ -26,4 +27,4 @@ def cost_figures(store: Store, request: RunRequest, result: RunResult, settings:
     return [Figure("cost", price(result, settings.cost), n=1)]
 
 
-PROVIDERS: tuple[Late, ...] = (cost_figures,)
+PROVIDERS: tuple[Late, ...] = (cost_figures, feedback_figures)

@@ -26,6 +26,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.serving": ("serve",),
     "streams.cli.notify": ("notify",),
     "streams.cli.feedback": ("feedback",),
+    "streams.cli.feedback": ("feedback",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,6 +14,7 @@ from streams.server.answers import Prompt, Writing, begin, finished, streamed, t
 from streams.server.context import ServerContext
 from streams.server.deck import Held
 from streams.server.errors import ERRORS
+from streams.server.feedback import issuer
 from streams.server.quoting import quoted
 from streams.server.wire import ChatAsked, ChatChoice, ChatCompletion, ChatMessage, CitedMail, Usage
 
@@ -27,6 +27,7 @@ def router(context: ServerContext) -> APIRouter:
     """Chats, answered by the model alone or from the mailbox."""
     routes = APIRouter(prefix="/v1", tags=["completions"], responses=ERRORS)
     serve = context.settings.serve
+    ids = issuer(context)
 
     @routes.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat_completions(asked: ChatAsked, request: Request) -> Any:
@@ -36,10 +37,10 @@ def router(context: ServerContext) -> APIRouter:
             prompt, most, citations = await run_in_threadpool(prepare, asked, held)
             writing = await begin(context, request, held, prompt, asked.sampling(most))
         if asked.stream:
-            return _stream(asked, writing, citations)
+            return _stream(ids.issue("chatcmpl", writing.model), asked, writing, citations)
         text, finish, usage = await finished(request, writing)
         return ChatCompletion(
-            id=_new_id(),
+            id=ids.issue("chatcmpl", writing.model),
             created=int(time.time()),
             model=writing.model,
             choices=[ChatChoice(message=ChatMessage(content=text), finish_reason=finish.value)],
@@ -60,8 +61,8 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
-def _stream(asked: ChatAsked, writing: Writing, citations: list[CitedMail] | None) -> Any:
-    name, created = _new_id(), int(time.time())
+def _stream(name: str, asked: ChatAsked, writing: Writing, citations: list[CitedMail] | None) -> Any:
+    created = int(time.time())
     begun = False
 
     def event(choices: list[Any], **more: Any) -> dict[str, Any]:
@@ -83,7 +84,3 @@ def _stream(asked: ChatAsked, writing: Writing, citations: list[CitedMail] | Non
         return [event([], usage=usage.model_dump())] if asked.with_usage else []
 
     return streamed(writing, chunk, ending)
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,6 +14,7 @@ from streams.server.answers import begin, finished, streamed, tokens_of
 from streams.server.chat import STREAM
 from streams.server.context import ServerContext
 from streams.server.errors import ERRORS
+from streams.server.feedback import issuer
 from streams.server.wire import Completion, CompletionAsked, TextChoice, Usage
 
 
@@ -22,6 +22,7 @@ def router(context: ServerContext) -> APIRouter:
     """Texts, gone on with by the model alone: no template, no retrieval."""
     routes = APIRouter(prefix="/v1", tags=["completions"], responses=ERRORS)
     serve = context.settings.serve
+    ids = issuer(context)
 
     @routes.post("/completions", response_model=Completion, responses=STREAM)
     async def completions(asked: CompletionAsked, request: Request) -> Any:
@@ -29,7 +30,7 @@ def router(context: ServerContext) -> APIRouter:
         with context.deck.hold(asked.model) as held:
             prompt, most = await run_in_threadpool(tokens_of, held, asked.text, asked.max_tokens, serve.max_tokens)
             writing = await begin(context, request, held, prompt, asked.sampling(most))
-        name, created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
+        name, created = ids.issue("cmpl", writing.model), int(time.time())
         if not asked.stream:
             text, finish, usage = await finished(request, writing)
             choice = TextChoice(text=text, finish_reason=finish.value)
