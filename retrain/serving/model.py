@@ -96,7 +96,7 @@ class ServedModel:
                     self._adapted.base_model.enable_adapter_layers()
                 self._adapted.set_adapter(adapter_id, inference_mode=True)
             self._at_work = adapter_id
-        return self._adapted.get_base_model()
+        return self._network  # PEFT has put its layers into it
 
     def encode(self, prompt: str | Messages) -> tuple[int, ...]:
         """The tokens of a prompt, or of a chat by the tokenizer's template; a base without one reads it as plain text.

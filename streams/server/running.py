@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +66,7 @@ def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str]
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         asyncio.run(_until_told(build_app(context, tokens), listener, context, following))
+    _leave_at_once_if_busy()
 
 
 async def _until_told(app: ASGIApp, listener: socket.socket, context: ServerContext, following: Following) -> None:
@@ -138,6 +142,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
     finally:
         listener.close()
+
+
+def _leave_at_once_if_busy() -> None:
+    """A thread that is still loading a model would be cut off within a library's teardown, which tells of it at length."""
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _allow_connections() -> None:
