@@ -17,9 +17,20 @@ from pipeline.settings import (
     TrainSettings,
 )
 
-LATER: dict[tuple[str, str], object] = {("train", "pass_tokens"): None, ("train", "lora"): {}}
-"""Settings that did not exist when the first runs were made, as (group, name), with what they did without them. At this
-value they are left out of a run's id, so that no request ever changes its name."""
+LATER: dict[tuple[str, str], object] = {
+    ("train", "pass_tokens"): None,
+    ("train", "lora"): {},
+    ("eval", "max_replies"): 12,
+    ("eval", "rag_k"): 3,
+    ("eval", "rag_tokens"): 512,
+    ("eval", "generate"): 4,
+    ("eval", "generate_tokens"): 24,
+    ("eval", "latency"): 0,
+    ("eval", "weights"): "ppl:0.4,rag:0.4,recall:0.2",
+    ("eval", "thresholds"): "",
+}
+"""Settings that did not exist when the first runs were made, as (group, name), with the value that a request from before
+them is read with. At this value they are left out of a run's id, so that no request ever changes its name."""
 
 
 ROUNDING = (("train", "processes"),)
@@ -74,7 +85,8 @@ class RunRequest(Frozen):
     ``new_windows`` are trained as new; ``old_windows`` are all windows that the champion's lineage trained as new.
     ``shards`` lists every closed window so far, in order. ``parent`` is the adapter to continue (None: from the base),
     ``champion`` the one to compare with (None: the bare base), ``best`` the best untainted adapter ever (None: no other
-    than the champion). ``coverage_sha256`` is of the parent run's ``coverage.parquet`` ("" without a parent) and
+    than the champion). ``owner`` are the keyed addresses whose replies are learned (none under ``cpt``).
+    ``coverage_sha256`` is of the parent run's ``coverage.parquet`` ("" without a parent) and
     ``exclusions_sha256`` of the run folder's ``exclusions.parquet``.
     """
 
@@ -90,6 +102,7 @@ class RunRequest(Frozen):
     coverage_sha256: str
     exclusions_sha256: str
     settings: RunSettings
+    owner: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -102,6 +115,8 @@ class RunRequest(Frozen):
         for (group, name), before in LATER.items():
             if trained["settings"][group][name] == before:
                 del trained["settings"][group][name]
+        if not trained["owner"]:
+            del trained["owner"]
         for group, name in ROUNDING:
             del trained["settings"][group][name]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))

@@ -39,8 +39,11 @@ FILES = (
     "coverage.parquet",
     "result.json",
 )
-"""Files of a run's folder that a receipt covers, in the order in which they are written. Checkpoints are pruned and the
-report is drawn from these, so neither is covered."""
+"""Files of a run's folder that a receipt covers, in the order in which they are written. Checkpoints are pruned, what a
+model wrote is text that may have to be erased, and the report is drawn from these, so none of them is covered."""
+
+ALSO = ("replies.parquet",)
+"""Covered too where they are: runs of earlier versions left none."""
 
 
 class Frozen(BaseModel):
@@ -142,7 +145,7 @@ def build_receipt(
         base=_base(home, request),
         adapter=_folder(home, adapter),
         shards=request.shards,
-        files={name: sha256_file(folder / name) for name in FILES},
+        files={name: sha256_file(folder / name) for name in (*FILES, *ALSO) if (folder / name).is_file()},
         environment=result.environment,
         verdict=json.loads(verdict.to_json()),
         signed_by="",

@@ -30,7 +30,7 @@ class Asked(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Mail:
     """A mail as it is searched for and asked with; ``words`` are its own, or the full text where it has none (``quoted``,
-    as far as that is known)."""
+    as far as that is known). ``lead`` is the line that leads it in a chunk, where it was read from one."""
 
     key: str
     ordinal: int
@@ -40,6 +40,7 @@ class Mail:
     subject: str
     words: str
     quoted: bool = False
+    lead: str = ""
 
     @property
     def document(self) -> str:

@@ -1,12 +1,5 @@
-"""``eval_results.json``: what the losses say, with intervals. Pure: losses in, figures out.
-
-The document is ``{"version": 1, "checkpoints": [...]}``. An entry names ``adapter_id``, ``checkpoint`` (of the adapter's
-own run; "" for the bare base and for BM25), ``split``, ``n_chunks``, ``n_threads``, ``n_tokens`` and ``metrics``. A
-metric has ``metric``, ``value``, ``n`` (chunks, or queries), ``ci_low`` and ``ci_high`` (95 %, by thread; null where
-unknown), ``few`` (too few threads to lean on) and, when it is of some windows only, ``window_from`` and ``window_to``:
-those rows are the forgetting table. Metrics are ``nats_per_token``, ``perplexity``, ``bits_per_byte`` (windows differ in
-bytes per token) and, for the adapter ``bm25``, ``recall@1``, ``recall@5``, ``recall@10``, ``mrr`` and ``ndcg@10``.
-"""
+"""Entries of ``eval_results.json`` that follow from losses per chunk and from searches. Pure: what was measured in, figures
+out."""
 
 from __future__ import annotations
 
@@ -21,7 +14,6 @@ from retrain.heldout import HeldOut
 from retrain.rankings import FIGURES
 from retrain.retrieval import Retrieval
 
-RESULTS_VERSION = 1
 CELL_CHUNKS = 20
 
 Measured = dict[str, Any]
@@ -56,7 +48,7 @@ def entries(losses: Sequence[Loss], sample: Mapping[str, HeldOut]) -> list[Measu
 
 def retrieval_entry(retrieval: Retrieval, split: Split) -> Measured:
     """How BM25 alone finds what a reply answers; the same for every adapter."""
-    metrics = [_metric(figure, retrieval.ranked.interval(figure)) for figure in FIGURES]
+    metrics = [metric_of(figure, retrieval.ranked.interval(figure)) for figure in FIGURES]
     return {
         "adapter_id": "bm25",
         "checkpoint": "",
@@ -93,16 +85,17 @@ def _figures(losses: Sequence[Loss], sample: Mapping[str, HeldOut]) -> list[dict
     per_token = ratio_interval(nats, [loss.n_tokens for loss in losses], threads)
     per_byte = ratio_interval([nat / math.log(2) for nat in nats], [loss.n_bytes for loss in losses], threads)
     metrics = [
-        _metric("nats_per_token", per_token),
-        _metric("perplexity", per_token, math.exp),
-        _metric("bits_per_byte", per_byte),
+        metric_of("nats_per_token", per_token),
+        metric_of("perplexity", per_token, math.exp),
+        metric_of("bits_per_byte", per_byte),
     ]
     return [metric for metric in metrics if metric is not None]
 
 
-def _metric(
+def metric_of(
     name: str, interval: Interval | None, scale: Callable[[float], float] = lambda value: value
 ) -> dict[str, Any] | None:
+    """A figure as the document has it; None where there is none."""
     if interval is None:
         return None
     low, high = interval.bounds

@@ -62,7 +62,16 @@ def _new_mails(row: Mapping[str, Any], text: str) -> list[Mail]:
     subject = first.removeprefix("Subject:").strip()
     slices = message_slices(text, row["starts"])
     return [
-        Mail(key, ordinal, parent, row["thread_id"], Split(row["split"]), subject, read_slice(part).words)
+        Mail(
+            key,
+            ordinal,
+            parent,
+            row["thread_id"],
+            Split(row["split"]),
+            subject,
+            read_slice(part).words,
+            lead=part[: part.index("\n") + 1],
+        )
         for place, (key, ordinal, parent, part) in enumerate(
             zip(row["message_keys"], row["ordinals"], row["parents"], slices, strict=True)
         )

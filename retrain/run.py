@@ -83,7 +83,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         with watch.stage("train"):
             train(study, folder, progress)
     with watch.stage("evaluate"):
-        measured = measure(home, study, exclusions, folder, progress)
+        measured = measure(home, study, exclusions, base, folder, progress)
     progress(Progress(run_id, "finish", 0, 1, f"keeping {measured.checkpoint.name}"))
     _write_coverage(home, request, prepared, measured, folder / COVERAGE)
     adapter = _keep_adapter(home, request, measured.checkpoint)

@@ -32,11 +32,15 @@ DERIVED = (
     "manifest.parquet",
     "schedule.parquet",
     "losses.parquet",
+    "replies.parquet",
     "eval_results.json",
     "best_checkpoint.txt",
     "coverage.parquet",
 )
 """Files of a run's folder that hold no times, so that another derivation gives the same bytes."""
+
+LATER = ("replies.parquet",)
+"""Those that runs of earlier versions did not leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,10 @@ def compare(home: Home, other: Home, run_id: str) -> Reproduction:
     recorded = _receipt(folder)
     derived = []
     for name in DERIVED:
+        if name in LATER and not (folder / name).is_file():
+            continue
+        if name == "eval_results.json" and request.settings.eval.latency:
+            continue  # it holds times
         kept = sha256_file(folder / name) if (folder / name).is_file() else ""
         derived.append(Derived(name, recorded.get(name, kept), kept, sha256_file(again / name)))
     steps = _steps(folder)

@@ -30,6 +30,8 @@ SAME = (
     "manifest.parquet",
     "schedule.parquet",
     "losses.parquet",
+    "replies.parquet",
+    "written.parquet",
     "eval_results.json",
     "best_checkpoint.txt",
     "coverage.parquet",

@@ -44,6 +44,9 @@ REASONS = {
     "model.builtin.base_tokens": "a base in a third of the time, and a weaker one",
     "train.epochs": "one pass is enough to show learning, in half the time",
     "train.batch_tokens": "more steps on little mail",
+    "eval.max_replies": "real replies are put to every adapter; a few show how, in seconds",
+    "eval.generate": "the same of replies written, by a model whose prose says nothing yet",
+    "eval.generate_tokens": "the same",
     "gate.max_loss": "a few dozen val threads give wide bounds, and a tiny model forgets more than a large one",
     "gate.max_drift": "the same",
 }

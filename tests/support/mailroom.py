@@ -49,7 +49,7 @@ def tiny_settings(
         replay=ReplaySettings(caps=ReplayCaps(short=50)),
         model=model or ModelSettings(builtin=TINY),
         train=train or TrainSettings(epochs=2, batch_tokens=512, checkpoint_every=4, lora_r=4, lora_alpha=8, threads=1),
-        eval=evaluate or EvalSettings(),
+        eval=evaluate or EvalSettings(max_replies=3, generate=1, generate_tokens=4),
     )
 
 
