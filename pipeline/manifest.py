@@ -16,13 +16,13 @@ from pipeline.coverage import COVERAGE_SCHEMA, read_coverage, windows_trained
 from pipeline.domain import Bucket, Role, Split
 from pipeline.errors import RunError
 from pipeline.home import Home
+from pipeline.objectives import read_examples
 from pipeline.parquet import read_note, read_table, with_note, write_table
 from pipeline.rehearsal import quota
 from pipeline.requests import RunRequest, ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.scratch import Scratch, cursor_of
 from pipeline.settings import ReplaySettings
-from pipeline.shards import read_meta
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -67,7 +67,7 @@ def waiting_windows(closed: Collection[int], trained: Collection[int], most: int
 
 
 def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, coverage: Path | None) -> Manifest:
-    """The manifest of ``request``; ``coverage`` is the parent run's ``coverage.parquet``, None without a parent.
+    """The manifest of ``request``, of chunks that are examples of its objective; ``coverage`` is the parent run's ``coverage.parquet``, None without a parent.
 
     New are the train chunks of the request's windows and, with ``rolling`` N above 1, of the last N-1 that the parent's
     lineage trained. Rehearsal are those of the windows that it trained before. Every file is checked against the request's
@@ -167,7 +167,7 @@ def _candidates(home: Home, request: RunRequest, windows: set[int], exclusions: 
     threads, chunks = pa.array(sorted(exclusions.threads), pa.string()), pa.array(sorted(exclusions.chunks), pa.string())
 
     def read(shard: ShardRef) -> pa.Table:
-        table = read_meta(home.root / shard.path, shard.sha256, columns=[*_SOURCE_COLUMNS, "split"])
+        table = read_examples(home, request, shard, columns=[*_SOURCE_COLUMNS, "split"])
         table = table.filter(pc.equal(table["split"], Split.TRAIN.value)).select(_SOURCE_COLUMNS).cast(CANDIDATE_SCHEMA)
         for name, gone in (("thread_id", threads), ("chunk_id", chunks)):
             if len(gone):

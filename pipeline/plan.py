@@ -118,7 +118,10 @@ def prepare_run(home: Home, request: RunRequest, run_dir: Path) -> Prepared:
         raise RunError(f"{exclusions} is missing or not the one requested", hint="ask for the run again")
     manifest = _manifest(home, request, run_dir)
     if not manifest.of(Role.NEW).num_rows:
-        raise NothingToDo(f"the new windows of {request.mailbox} hold no train chunk", hint="wait for the next window")
+        lacking = "train chunk"
+        if request.settings.model.objective == "reply":
+            lacking = "reply of the owner to train on (who wrote a mail is recorded since shards have format 2)"
+        raise NothingToDo(f"the new windows of {request.mailbox} hold no {lacking}", hint="wait for the next window")
     path = run_dir / SCHEDULE
     if not path.exists():
         write_schedule(path, _schedule(request, manifest))

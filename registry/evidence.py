@@ -11,9 +11,9 @@ from pipeline.domain import Split
 from pipeline.errors import RegistryError
 from pipeline.halves import gating_threads
 from pipeline.home import Home
+from pipeline.objectives import read_examples
 from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Exclusions, Loss, read_exclusions, read_losses
-from pipeline.shards import read_meta
 from registry.gate import Comparison, Evidence
 from registry.objections import Figure, Objection, read_figures
 
@@ -60,6 +60,8 @@ def gather(
             hint="delete its losses.parquet and result.json, and run `mailtide retrain --confirm` again",
         )
     champion = request.champion.adapter_id if request.champion else base_name(request)
+    versions = {loss.eval_version for loss in challenger.values()}
+    losses = [loss for loss in losses if loss.eval_version in versions]  # a reference may have been measured by others too
     of_champion = _of_reference(home, losses, request.champion, base_name(request))
     drift = None
     if old_windows and request.best is not None and request.best.adapter_id != champion:
@@ -89,11 +91,11 @@ def judging_chunks(home: Home, request: RunRequest) -> dict[str, ValChunk]:
 
 
 def val_chunks(home: Home, request: RunRequest, exclusions: Exclusions) -> dict[str, ValChunk]:
-    """The val chunks of the request's shards by chunk id, exclusions left out; each shard is checked as it is read."""
+    """The val chunks of the request's shards that are examples of its objective, by chunk id, exclusions left out; each shard
+    is checked as it is read."""
     found: dict[str, ValChunk] = {}
     for shard in request.shards:
-        folder = home.root / shard.path
-        meta = read_meta(folder, shard.sha256, columns=("chunk_id", "thread_id", "window_idx", "split"))
+        meta = read_examples(home, request, shard, columns=("chunk_id", "thread_id", "window_idx", "split"))
         rows = meta.filter(pc.equal(meta["split"], Split.VAL.value)).to_pylist()
         for row in rows:
             if not exclusions.hold(row["thread_id"], row["chunk_id"]):

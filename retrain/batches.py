@@ -20,17 +20,18 @@ AS_WRITTEN = {"add_special_tokens": False, "split_special_tokens": True}
 @dataclass(frozen=True, slots=True)
 class Example:
     """A chunk as the model sees it. ``ids`` begin with the start token where the model has one; the tokens from
-    ``label_from`` on are predicted, those before are only read. ``n_bytes`` is the text that the predicted tokens
-    spell, in UTF-8."""
+    ``label_from`` on are predicted but for the ranges (from, to) of ``unlabelled``, those before are only read. ``n_bytes``
+    is the text that the predicted tokens spell, in UTF-8."""
 
     chunk_id: str
     ids: tuple[int, ...]
     label_from: int
     n_bytes: int
+    unlabelled: tuple[tuple[int, int], ...] = ()
 
     @property
     def n_labels(self) -> int:
-        return len(self.ids) - self.label_from
+        return len(self.ids) - self.label_from - sum(end - start for start, end in self.unlabelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Grou
         tokens = torch.tensor(example.ids, dtype=torch.long)
         ids[row, : len(tokens)] = tokens
         labels[row, example.label_from - 1 : len(tokens) - 1] = tokens[example.label_from :]
+        for start, end in example.unlabelled:
+            labels[row, start - 1 : end - 1] = IGNORED
     return Group(ids.to(device), labels.to(device))
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from pipeline.domain import Split
 from pipeline.home import Home
+from pipeline.objectives import read_examples
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions
-from pipeline.shards import read_meta, read_texts
-from retrain.batches import Source
 
 COLUMNS = ("chunk_id", "thread_id", "window_idx", "split", "new_from")
 
@@ -28,10 +27,11 @@ class HeldOut:
 
 
 def held_out_chunks(home: Home, request: RunRequest, exclusions: Exclusions) -> list[HeldOut]:
-    """Every val and test chunk of the request's shards, exclusions left out, in the order of the shards."""
+    """Every val and test chunk of the request's shards that is an example of its objective, exclusions left out, in the order
+    of the shards."""
     found = []
     for shard in request.shards:
-        for row in read_meta(home.root / shard.path, shard.sha256, columns=COLUMNS).to_pylist():
+        for row in read_examples(home, request, shard, columns=COLUMNS).to_pylist():
             if row["split"] in (Split.VAL, Split.TEST) and not exclusions.hold(row["thread_id"], row["chunk_id"]):
                 found.append(HeldOut(**{**row, "split": Split(row["split"])}))
     return found
@@ -49,22 +49,6 @@ def frozen_sample(chunks: Sequence[HeldOut], new_windows: Collection[int], max_c
         kept.update(chunk_id for _, chunk_id in ranked[:max_chunks])
     chosen = [chunk for chunk in chunks if chunk.chunk_id in kept]
     return sorted(chosen, key=lambda chunk: (chunk.split is not Split.VAL, chunk.window_idx, chunk.chunk_id))
-
-
-def sources(home: Home, request: RunRequest, wanted: dict[str, int]) -> list[Source]:
-    """Texts of chunks from the request's shards, in the order of the shards; ``wanted`` maps ids to ``new_from``.
-
-    Each text is checked against its digest. Raises ``ShardError``.
-    """
-    found: list[Source] = []
-    for shard in request.shards:
-        folder = home.root / shard.path
-        ids = read_meta(folder, shard.sha256, columns=("chunk_id",))["chunk_id"].to_pylist()
-        here = [chunk_id for chunk_id in ids if chunk_id in wanted]
-        if here:
-            texts = read_texts(folder, shard.sha256, here)
-            found.extend(Source(chunk_id, texts[chunk_id], wanted[chunk_id]) for chunk_id in here)
-    return found
 
 
 def _rank(chunk_id: str) -> bytes:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from pipeline.errors import RunError
+from pipeline.objectives import eval_version
 from pipeline.passes import halved
+from pipeline.requests import RunRequest
 from pipeline.runfiles import Loss
 from retrain.batches import Example, collate, groups_of_like_length
 from retrain.exhaustion import free_memory, is_out_of_memory
@@ -23,7 +25,13 @@ from retrain.nll import token_nll
 from retrain.shares import shares
 
 EVAL_VERSION = 2
-"""Raised whenever the same weights and text would get another loss; stored losses of another version do not count."""
+"""Raised whenever the same weights and text would get another loss; stored losses of another version do not count. That of
+losses on threads: those on replies are told apart by :func:`version_of`."""
+
+
+def version_of(request: RunRequest) -> int:
+    """The evaluation version of a run's losses: objectives count other tokens of the same chunks."""
+    return eval_version(EVAL_VERSION, request.settings.model.objective)
 
 
 def score(
@@ -37,6 +45,7 @@ def score(
     compute: Compute,
     batch_tokens: int,
     on_chunk: Callable[[int], None] = lambda done: None,
+    version: int = EVAL_VERSION,
 ) -> list[Loss]:
     """Losses of ``examples`` in their order; those without a token to predict have none. The model's mode is restored.
 
@@ -92,7 +101,7 @@ def score(
             nll=nats[example.chunk_id],
             n_tokens=example.n_labels,
             n_bytes=example.n_bytes,
-            eval_version=EVAL_VERSION,
+            eval_version=version,
         )
         for example in countable
     ]

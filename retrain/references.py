@@ -11,7 +11,6 @@ from pipeline.home import Home, sha256_folder
 from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import Loss
 from retrain.batches import Example
-from retrain.losses import EVAL_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +42,20 @@ def adapter_folder(home: Home, ref: AdapterRef) -> Path:
     return folder
 
 
-def unmeasured(reference: Reference, examples: Iterable[Example], known: Sequence[Loss]) -> list[Example]:
-    """The examples for which ``reference`` has no stored loss of this evaluation version."""
+def unmeasured(reference: Reference, examples: Iterable[Example], known: Sequence[Loss], version: int) -> list[Example]:
+    """The examples for which ``reference`` has no stored loss of this evaluation version over the same text."""
     have = {
-        loss.chunk_id
+        (loss.chunk_id, loss.n_bytes)
         for loss in known
-        if (loss.adapter_id, loss.checkpoint, loss.eval_version)
-        == (reference.adapter_id, reference.checkpoint, EVAL_VERSION)
+        if (loss.adapter_id, loss.checkpoint, loss.eval_version) == (reference.adapter_id, reference.checkpoint, version)
     }
-    return [example for example in examples if example.chunk_id not in have]
+    return [example for example in examples if (example.chunk_id, example.n_bytes) not in have]
 
 
-def of_references(losses: Iterable[Loss], wanted: Sequence[Reference]) -> list[Loss]:
+def of_references(losses: Iterable[Loss], wanted: Sequence[Reference], version: int) -> list[Loss]:
     """Those losses that are of one of ``wanted`` and of this evaluation version."""
     names = {(reference.adapter_id, reference.checkpoint) for reference in wanted}
-    return [loss for loss in losses if (loss.adapter_id, loss.checkpoint) in names and loss.eval_version == EVAL_VERSION]
+    return [loss for loss in losses if (loss.adapter_id, loss.checkpoint) in names and loss.eval_version == version]
 
 
 def _checkpoint_of(home: Home, ref: AdapterRef) -> str:

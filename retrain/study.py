@@ -18,12 +18,12 @@ from pipeline.passes import Passes, read_changes, write_changes
 from pipeline.plan import Prepared
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions, Loss
-from pipeline.shards import read_meta
 from retrain import checkpoints
-from retrain.batches import Batch, Example, batches_of, encode
+from retrain.batches import Batch, Example, batches_of
+from retrain.examples import Reader
 from retrain.exhaustion import free_memory, is_out_of_memory
-from retrain.heldout import HeldOut, frozen_sample, held_out_chunks, sources
-from retrain.losses import score
+from retrain.heldout import HeldOut, frozen_sample, held_out_chunks
+from retrain.losses import score, version_of
 from retrain.metrics import METRICS, MetricsFile
 from retrain.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
 from retrain.pace import Pacing
@@ -49,6 +49,11 @@ class Study:
     examples: Sequence[Example]
     selecting: frozenset[str] | None
 
+    @property
+    def version(self) -> int:
+        """The evaluation version of the losses that are measured here."""
+        return version_of(self.request)
+
     def of_split(self, split: Split) -> list[Example]:
         return [example for example in self.examples if self.sample[example.chunk_id].split is split]
 
@@ -72,6 +77,7 @@ class Study:
             compute=self.compute,
             batch_tokens=self.request.settings.eval.batch_tokens,
             on_chunk=report,
+            version=self.version,
         )
 
 
@@ -85,12 +91,8 @@ def open_study(
     context = context_of(network.config, settings.model)
     every = held_out_chunks(home, request, exclusions)
     sample = frozen_sample(every, request.new_windows, settings.eval.max_chunks)
-    by_id = {
-        example.chunk_id: example
-        for example in encode(
-            tokenizer, sources(home, request, {chunk.chunk_id: chunk.new_from for chunk in sample}), context
-        )
-    }
+    reader = Reader(home, request, tokenizer, context)
+    by_id = reader.examples([chunk.chunk_id for chunk in sample])
     threads = selecting_threads((chunk.thread_id for chunk in every if chunk.split is Split.VAL), settings.min_threads)
     selecting = None
     if threads is not None:
@@ -101,7 +103,7 @@ def open_study(
         model=_to_train(home, request, network, compute),
         pad=_padding(tokenizer),
         context=context,
-        batches=_batches(home, request, prepared, tokenizer, context),
+        batches=_batches(prepared, reader),
         sample={chunk.chunk_id: chunk for chunk in sample},
         examples=[by_id[chunk.chunk_id] for chunk in sample],
         selecting=selecting,
@@ -252,14 +254,8 @@ def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -
     )
 
 
-def _batches(home: Home, request: RunRequest, prepared: Prepared, tokenizer: Any, context: int) -> list[Batch]:
-    wanted = set(prepared.schedule.table["chunk_id"].to_pylist())
-    starts: dict[str, int] = {}
-    for shard in request.shards:
-        meta = read_meta(home.root / shard.path, shard.sha256, columns=("chunk_id", "new_from"))
-        rows = zip(meta["chunk_id"].to_pylist(), meta["new_from"].to_pylist(), strict=True)
-        starts.update((chunk_id, new_from) for chunk_id, new_from in rows if chunk_id in wanted)
-    examples = {example.chunk_id: example for example in encode(tokenizer, sources(home, request, starts), context)}
+def _batches(prepared: Prepared, reader: Reader) -> list[Batch]:
+    examples = reader.examples(set(prepared.schedule.table["chunk_id"].to_pylist()))
     batches = batches_of(((batch.epoch, batch.chunk_ids) for batch in prepared.schedule.batches()), examples)
     if not any(batch.n_labels for batch in batches):
         raise RunError("the chunks to train on hold no text that could be predicted", hint="wait for the next window")

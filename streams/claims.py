@@ -20,6 +20,7 @@ from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
 from pipeline.manifest import waiting_windows
+from pipeline.objectives import VERSIONS_APART, owner_of
 from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
 from pipeline.runfiles import Loss, write_exclusions, write_losses
 from pipeline.settings import Settings
@@ -150,7 +151,7 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
         for adapter_id, adapter in state.adapters.items()
         if adapter.was_champion and adapter.status is not Status.TAINTED and adapters[adapter_id].base_id == base.base_id
     ]
-    best = _best(store, champion, untainted)
+    best = _best(store, champion, untainted, settings.model.objective)
     return RunRequest(
         mailbox=mailbox,
         new_windows=chosen,
@@ -171,6 +172,7 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
             train=settings.train,
             eval=settings.eval,
         ),
+        owner=owner_of(home, settings, mailbox),
     )
 
 
@@ -234,9 +236,9 @@ def _learned(home: Home, champion: AdapterRef | None) -> frozenset[int]:
     return windows_trained(read_coverage(home.run(champion.run_id) / "coverage.parquet"))
 
 
-def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str]) -> str | None:
-    """The untainted former champion with the lowest loss on the val chunks that it and the champion were both measured on;
-    the champion itself when none is lower, and None without a champion."""
+def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str], objective: str) -> str | None:
+    """The untainted former champion with the lowest loss on the val chunks that it and the champion were both measured on
+    under ``objective``; the champion itself when none is lower, and None without a champion."""
     if champion is None:
         return None
     rivals = [adapter_id for adapter_id in untainted if adapter_id != champion.adapter_id]
@@ -251,9 +253,10 @@ def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str])
         SELECT r.adapter_id, sum(r.nll - c.nll) / sum(c.n_tokens) AS difference
         FROM served r JOIN served c USING (mailbox, chunk_id, eval_version)
         WHERE c.adapter_id = ? AND r.adapter_id IN ({", ".join("?" for _ in rivals)})
+          AND (eval_version > {VERSIONS_APART}) = ?
         GROUP BY r.adapter_id HAVING difference < 0 ORDER BY difference, r.adapter_id LIMIT 1
         """,
-        [champion.adapter_id, *rivals],
+        [champion.adapter_id, *rivals, objective == "reply"],
     )
     return str(rows[0][0]) if rows else champion.adapter_id
 

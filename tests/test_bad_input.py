@@ -85,6 +85,7 @@ REFUSED = {
     "windows not waiting": (("plan", "--windows", "77"), 3, "none of the windows asked for waits"),
     "set nonsense": (("plan", "--set", "nonsense"), 2, "'nonsense' is not KEY=VALUE"),
     "another seed": (("plan", "--set", "seed=4"), 2, "seed is 4 in the settings, but frozen as 0"),
+    "replies of nobody": (("plan", "--set", "model.objective=reply"), 2, "mailboxes.main.owner names no address"),
     "run unknown": (("runs", "show", "r0"), 2, "there is no run r0"),
     "adapter unknown": (("registry", "show", "a0"), 2, "there is no adapter a0"),
     "promote unknown": (("registry", "promote", "a0", "--reason", "x"), 2, "there is no adapter a0"),

@@ -87,6 +87,7 @@ class Lineage:
     parent: AdapterRef | None = None
     coverage_sha256: str = ""
     excluded: list[tuple[str, str | None, str]] = field(default_factory=list)
+    owner: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, root: Path, settings: RunSettings | None = None) -> Lineage:
@@ -118,6 +119,7 @@ class Lineage:
             coverage_sha256=self.coverage_sha256,
             exclusions_sha256=_written(scratch, self.excluded),
             settings=self.settings,
+            owner=self.owner,
         )
         _written(self.home.run(asked.run_id) / EXCLUSIONS, self.excluded)
         return asked

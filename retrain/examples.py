@@ -1,0 +1,51 @@
+"""From chunk ids to what the model sees, by the objective of the run; texts are checked against their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.home import Home
+from pipeline.requests import RunRequest
+from pipeline.shards import read_meta, read_texts
+from retrain.batches import Example, Source, encode
+from retrain.dialogues import Template
+from retrain.replies import ReplyEncoder, told_of
+
+COLUMNS = ("chunk_id", "new_from", "starts", "authors", "tiers", "n_context", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Makes examples for one model: its tokenizer, and at most ``context`` tokens of each chunk."""
+
+    home: Home
+    request: RunRequest
+    tokenizer: Any
+    context: int
+
+    def examples(self, wanted: Collection[str]) -> dict[str, Example]:
+        """Those of the chunks ``wanted``, by id, in the order of the shards. Raises ``ShardError`` and ``RunError``."""
+        ids = set(wanted)
+        rows: list[dict[str, Any]] = []
+        texts: dict[str, str] = {}
+        for shard in self.request.shards:
+            folder = self.home.root / shard.path
+            meta = read_meta(folder, shard.sha256, columns=("chunk_id",))["chunk_id"].to_pylist()
+            if not ids.isdisjoint(meta):
+                here = [
+                    row for row in read_meta(folder, shard.sha256, columns=COLUMNS).to_pylist() if row["chunk_id"] in ids
+                ]
+                rows += here
+                texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in here])
+        return {example.chunk_id: example for example in self._encoded(rows, texts)}
+
+    def _encoded(self, rows: list[dict[str, Any]], texts: Mapping[str, str]) -> list[Example]:
+        if self.request.settings.model.objective == "cpt":
+            sources = [Source(row["chunk_id"], texts[row["chunk_id"]], row["new_from"]) for row in rows]
+            return encode(self.tokenizer, sources, self.context)
+        template = Template.of(self.tokenizer, builtin=self.request.base.kind == "builtin")
+        owner = frozenset(self.request.owner)
+        told = [told_of(row, texts[row["chunk_id"]], owner) for row in rows]
+        return ReplyEncoder(self.tokenizer, template, self.context).encode(told)
