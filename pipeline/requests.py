@@ -119,8 +119,6 @@ class RunRequest(Frozen):
             del trained["owner"]
         for group, name in ROUNDING:
             del trained["settings"][group][name]
-        if not trained["owner"]:
-            del trained["owner"]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
