@@ -14,6 +14,9 @@ from pipeline.store.rows import LossRow
 
 EXCLUSIONS = pa.schema([("thread_id", pa.string()), ("chunk_id", pa.string()), ("reason", pa.string())])
 
+NEAR_COPY = "near copy of "
+"""What the reason of an exclusion begins with where a held-out chunk is a near copy of one in another split."""
+
 LOSSES = pa.schema(
     [
         ("adapter_id", pa.string()),
@@ -30,10 +33,12 @@ LOSSES = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Exclusions:
-    """Threads, and single chunks, that neither train nor evaluate."""
+    """Threads, and single chunks, that neither train nor evaluate; ``copies`` are those of the chunks that were left out as
+    near copies of what another split holds, and for nothing else."""
 
     threads: frozenset[str] = frozenset()
     chunks: frozenset[str] = frozenset()
+    copies: frozenset[str] = frozenset()
 
     def hold(self, thread_id: str, chunk_id: str) -> bool:
         """Whether the chunk of that thread is left out."""
@@ -72,9 +77,12 @@ def read_exclusions(path: Path, sha256: str | None = None) -> Exclusions:
     """Raises ``RunError`` when the file is missing, damaged, or has another digest than the request names."""
     hint = "claim the run again with `mailtide retrain --confirm`"
     rows = read_table(path, EXCLUSIONS, sha256, error=RunError, hint=hint).to_pylist()
+    single = [row for row in rows if row["chunk_id"] is not None]
+    others = {row["chunk_id"] for row in single if not row["reason"].startswith(NEAR_COPY)}
     return Exclusions(
         threads=frozenset(row["thread_id"] for row in rows if row["chunk_id"] is None),
-        chunks=frozenset(row["chunk_id"] for row in rows if row["chunk_id"] is not None),
+        chunks=frozenset(row["chunk_id"] for row in single),
+        copies=frozenset(row["chunk_id"] for row in single) - others,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pipeline.domain import Clock, Item, Parsed
 from pipeline.home import Home
@@ -22,6 +23,9 @@ from streams.batch import Batch, Position, Taken
 from streams.parsers.identified import Identify
 from streams.sealing import seal, unsealed
 
+if TYPE_CHECKING:
+    from streams.copies import NearCopies
+
 
 class Owner:
     """Writes one store. ``now`` gives naive UTC and is asked once per batch."""
@@ -33,6 +37,7 @@ class Owner:
         self._now = now
         self._ruler = load_ruler(settings.chunk.ruler)
         self._positions: dict[str, Position] = {}
+        self._copies: dict[str, NearCopies] = {}
         self._clocks = {row.mailbox: Clock(row.clock) for row in store.fetch(MailboxRow)}
 
     def clock(self, mailbox: str) -> Clock | None:
@@ -91,10 +96,18 @@ class Owner:
         """Writes every shard that is missing, also those that a crash left undone; returns their windows."""
         closings = unsealed(self._store, mailbox)
         for closing in closings:
-            seal(self._store, self._home, self._settings, self._ruler, closing)
+            seal(self._store, self._home, self._settings, self._ruler, closing, self._near_copies(mailbox))
         if closings:
             self._store.checkpoint()
         return [closing.window_idx for closing in closings]
+
+    def _near_copies(self, mailbox: str) -> NearCopies:
+        from streams.copies import NearCopies  # numpy, which most batches can do without
+
+        found = self._copies.get(mailbox)
+        if found is None:
+            found = self._copies[mailbox] = NearCopies(self._store, self._home, mailbox)
+        return found
 
     def _position(self, mailbox: str) -> Position:
         position = self._positions.get(mailbox)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pipeline.chunks import CHUNK_FORMAT, build_chunks
 from pipeline.domain import Chunk
@@ -16,6 +17,10 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, ClosingRow, MaskedRow, ShardRow
 from pipeline.store.tables import Packed
+
+if TYPE_CHECKING:
+    from pipeline.signatures import BlockBuilder
+    from streams.copies import NearCopies
 
 PACKED_AT_ONCE = 256
 
@@ -30,18 +35,20 @@ def unsealed(store: Store, mailbox: str) -> list[ClosingRow]:
     )
 
 
-def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: ClosingRow) -> ShardRow:
-    """Writes the shard of one closing, then commits its rows and the event that tells of it.
+def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: ClosingRow, copies: NearCopies) -> ShardRow:
+    """Writes the shard of one closing, then commits its rows, what leaves evaluation, and the event that tells of it.
 
     The files are the same bytes whenever they are written, so a crash between the two is mended by doing both again.
     """
     from pipeline.shards import write_shard  # 0.05 s of imports that an import without a closing can do without
+    from pipeline.signatures import BlockBuilder
 
     mailbox, idx = closing.mailbox, closing.window_idx
     folder = home.shard(mailbox, idx)
     packed: list[Packed] = []
     masked: Counter[str] = Counter()
-    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed, masked))
+    block = BlockBuilder(idx)
+    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed, masked, block))
     path = folder.relative_to(home.root).as_posix()
     payload = WindowClosed(
         mailbox=mailbox,
@@ -54,18 +61,20 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
     )
     shard = ShardRow(mailbox, idx, digests.n_chunks, path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
     counts = [MaskedRow(mailbox, idx, kind, n) for kind, n in sorted(masked.items())]
-    store.append([*packed, *counts, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
+    excluded = copies.close(closing, block.block(), shard)
+    store.append([*packed, *counts, *excluded, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
     return shard
 
 
-def _noted(chunks: Iterable[Chunk], packed: list[Packed], masked: Counter[str]) -> Iterator[Chunk]:
-    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them, and what
-    is masked in their new text is added to ``masked``."""
+def _noted(chunks: Iterable[Chunk], packed: list[Packed], masked: Counter[str], block: BlockBuilder) -> Iterator[Chunk]:
+    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them, what is
+    masked in their new text to ``masked``, and what near copies are found by to ``block``."""
     source = iter(chunks)
     while batch := list(islice(source, PACKED_AT_ONCE)):
         packed.append(Packed.of([chunk_row(chunk) for chunk in batch]))
         for chunk in batch:
             masked.update(count_masked(chunk.text[chunk.new_from :]))
+        block.add(batch)
         yield from batch
 
 

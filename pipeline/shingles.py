@@ -1,0 +1,56 @@
+"""How alike two texts are, by the runs of words that they share. Pure.
+
+Resemblance is the Jaccard index of the sets of :data:`RUN`-word runs (Broder, "On the resemblance and containment of
+documents", 1997). The second look is containment: the share of one text's :data:`LONG_RUN`-word runs that the other holds,
+which is how large training sets are checked against their benchmarks (Brown et al., 2020, appendix C); it also finds a mail
+that was copied whole into a longer one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+RUN = 5
+LONG_RUN = 13
+LEAST_WORDS = 20
+"""Words below which a text is not compared: "Applied, thanks." is nobody's copy."""
+ALIKE = 0.6
+"""Jaccard index from which two texts are near copies."""
+CONTAINED = 0.8
+"""Share of long runs from which one text is held in another."""
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """``jaccard`` of the short runs of both, and the share of the first text's long runs that are ``contained``."""
+
+    jaccard: float
+    contained: float
+
+    @property
+    def near_copy(self) -> bool:
+        return self.jaccard >= ALIKE or self.contained >= CONTAINED
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case, without what stands between them."""
+    return _WORD.findall(text.lower())
+
+
+def runs(words: list[str], length: int) -> set[str]:
+    """The set of runs of so many words; none where there are fewer words."""
+    return {" ".join(words[at : at + length]) for at in range(len(words) - length + 1)}
+
+
+def likeness(held: str, other: str) -> Likeness:
+    """How alike a held-out text is to another one."""
+    ours, theirs = words_of(held), words_of(other)
+    short, shorter = runs(ours, RUN), runs(theirs, RUN)
+    both = len(short & shorter)
+    long = runs(ours, LONG_RUN)
+    return Likeness(
+        both / max(1, len(short) + len(shorter) - both), len(long & runs(theirs, LONG_RUN)) / len(long) if long else 0.0
+    )

@@ -1,0 +1,175 @@
+"""Near copies across splits, found when a window closes: what is trained on must not be what is measured.
+
+Each closing compares the window's new messages with one another and with those of every earlier window, by signatures
+that are kept; what they make likely is read from the shards and compared word for word. Of a pair in two splits the
+held-out chunk leaves evaluation: val where the other is train, test where it is train or val. Copies within one split are
+no leak, and a reply's quotes are not among its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain import Split
+from pipeline.home import Home, private_dir
+from pipeline.minhash import LIKELY, Bands, Signatures, agreement, bands_of, candidates
+from pipeline.runfiles import NEAR_COPY
+from pipeline.shards import read_meta, read_texts
+from pipeline.shingles import Likeness, likeness
+from pipeline.signatures import Block, Passage, read_block, read_shard, words_at, write_block
+from pipeline.store import Store
+from pipeline.store.rows import ClosingRow, ExclusionRow, ShardRow
+
+_RANK = {Split.TRAIN.value: 0, Split.VAL.value: 1, Split.TEST.value: 2}
+"""Of two splits the one with the higher rank is held out from the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A held-out passage, and one of another split that it is a near copy of."""
+
+    held: Passage
+    other: Passage
+    likeness: Likeness
+
+    @property
+    def reason(self) -> str:
+        """What people read, and what tells such an exclusion from others."""
+        alike = f"Jaccard {self.likeness.jaccard:.2f}, {self.likeness.contained:.2f} contained"
+        return f"{NEAR_COPY}{self.other.chunk_id} ({self.other.split}): {alike}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """Passages of one or more windows, row by row: ``ranks`` of their splits, ``held`` the rows of val and test."""
+
+    passages: tuple[Passage, ...]
+    ranks: npt.NDArray[np.int8]
+    signatures: Signatures
+    bands: Bands
+    held: npt.NDArray[np.intp]
+    held_bands: Bands
+
+    @classmethod
+    def of(cls, passages: tuple[Passage, ...], signatures: Signatures, bands: Bands) -> _Shelf:
+        ranks = np.array([_RANK[passage.split] for passage in passages], np.int8)
+        held = np.flatnonzero(ranks)
+        return cls(passages, ranks, signatures, bands, held, np.ascontiguousarray(bands[:, held]))
+
+    def with_(self, other: _Shelf) -> _Shelf:
+        return _Shelf.of(
+            (*self.passages, *other.passages),
+            np.concatenate([self.signatures, other.signatures]),
+            np.concatenate([self.bands, other.bands], axis=1),
+        )
+
+
+class NearCopies:
+    """The signatures of one mailbox, in memory for as long as its owner lives: about 700 bytes a message."""
+
+    def __init__(self, store: Store, home: Home, mailbox: str) -> None:
+        self._store = store
+        self._home = home
+        self._mailbox = mailbox
+        self._folder = home.root / "signatures" / mailbox
+        self._shelves: list[_Shelf] = []
+        self._shards: dict[int, ShardRow] = {}
+
+    def close(self, closing: ClosingRow, block: Block, shard: ShardRow) -> list[ExclusionRow]:
+        """Keeps the block of a window whose shard was just written, and returns what must leave evaluation for it.
+
+        The same whenever it is repeated: rows bear the closing's time. Raises ``ShardError`` for a damaged shard.
+        """
+        if closing.window_idx in self._shards or not self._shards:  # it was not committed the last time, or is the first
+            rows = self._store.fetch(ShardRow, "mailbox = ?", [self._mailbox], "window_idx")
+            self._shards = {row.window_idx: row for row in rows}
+            self._shelves = []
+            for row in rows:
+                self._put(self._read(row))
+        self._shards[closing.window_idx] = shard
+        write_block(self._path(block.window_idx), block)
+        texts = _Texts(self._home, self._shards)
+        gone: set[tuple[str, str | None]] | None = None
+        found: dict[str, Pair] = {}
+        new = _Shelf.of(block.passages, block.signatures, bands_of(block.signatures))
+        for held, others in [(new, new), *((new, shelf) for shelf in self._shelves), *((s, new) for s in self._shelves)]:
+            for one, other in _likely(held, others):
+                gone = self._excluded() if gone is None else gone
+                known = one.chunk_id in found or (one.thread_id, None) in gone or (one.thread_id, one.chunk_id) in gone
+                seen = None if known else texts.likeness(one, other)
+                if seen is not None and seen.near_copy:
+                    found[one.chunk_id] = Pair(one, other, seen)
+        self._put(block)
+        return [
+            ExclusionRow(self._mailbox, pair.held.thread_id, chunk_id, pair.reason, closing.window_idx, closing.closed_at)
+            for chunk_id, pair in sorted(found.items())
+        ]
+
+    def _put(self, block: Block) -> None:
+        """Adds a block; shelves of like size become one, so that there are few, and each row is moved few times."""
+        self._shelves.append(_Shelf.of(block.passages, block.signatures, bands_of(block.signatures)))
+        while len(self._shelves) > 1 and len(self._shelves[-2].passages) < 2 * len(self._shelves[-1].passages):
+            last = self._shelves.pop()
+            self._shelves[-1] = self._shelves[-1].with_(last)
+
+    def _read(self, shard: ShardRow) -> Block:
+        path = self._path(shard.window_idx)
+        block = read_block(path, shard.window_idx)
+        if block is None:
+            block = read_shard(self._home.root / shard.shard_path, shard.shard_sha256, shard.window_idx)
+            write_block(path, block)
+        return block
+
+    def _excluded(self) -> set[tuple[str, str | None]]:
+        rows = self._store.fetch(ExclusionRow, "mailbox = ?", [self._mailbox])
+        return {(row.thread_id, row.chunk_id) for row in rows}
+
+    def _path(self, window_idx: int) -> Path:
+        return private_dir(self._folder) / f"window={window_idx:06d}.parquet"
+
+
+class _Texts:
+    """Words of passages, from the shards, each chunk read once."""
+
+    def __init__(self, home: Home, shards: Mapping[int, ShardRow]) -> None:
+        self._home = home
+        self._shards = shards
+        self._starts: dict[int, dict[str, list[int]]] = {}
+        self._read: dict[str, str | None] = {}
+
+    def likeness(self, held: Passage, other: Passage) -> Likeness | None:
+        """How alike they are, word for word; None where one was erased."""
+        ours, theirs = self._words(held), self._words(other)
+        return None if ours is None or theirs is None else likeness(ours, theirs)
+
+    def _words(self, passage: Passage) -> str | None:
+        shard = self._shards[passage.window_idx]
+        folder = self._home.root / shard.shard_path
+        if passage.window_idx not in self._starts:
+            meta = read_meta(folder, shard.shard_sha256, columns=("chunk_id", "starts"))
+            starts = dict(zip(meta["chunk_id"].to_pylist(), meta["starts"].to_pylist(), strict=True))
+            self._starts[passage.window_idx] = starts
+        wanted = passage.chunk_id
+        if wanted not in self._read:
+            self._read[wanted] = read_texts(folder, shard.shard_sha256, [wanted], excluded=[wanted]).get(wanted)
+        text = self._read[wanted]
+        return None if text is None else words_at(text, self._starts[passage.window_idx][wanted], passage.place)
+
+
+def _likely(held: _Shelf, others: _Shelf) -> list[tuple[Passage, Passage]]:
+    """Held-out passages and those of another split that their signatures make likely copies, the likeliest first."""
+    places: npt.NDArray[Any] = candidates(held.held_bands, others.bands)
+    if not len(places):
+        return []
+    ours, theirs = held.held[places[:, 0]], places[:, 1]
+    across = held.ranks[ours] > others.ranks[theirs]
+    ours, theirs = ours[across], theirs[across]
+    alike = agreement(held.signatures[ours], others.signatures[theirs])
+    order = np.lexsort((theirs, ours, -alike))
+    return [(held.passages[ours[at]], others.passages[theirs[at]]) for at in order if alike[at] >= LIKELY]
