@@ -14,6 +14,7 @@ from pipeline.home import Home
 from pipeline.store import Store
 from registry.finding import Engine, find, nearest_passage
 from registry.indexes import searched_text
+from registry.remote_indexes import Remote
 from retrain.embedder import Embedder
 
 
@@ -64,9 +65,10 @@ def answer(
     *,
     engine: Engine = "bm25",
     embedder: Embedder | None = None,
+    remote: Remote | None = None,
 ) -> Answer:
     """The ``k`` mails of a mailbox that fit best, each with its best passage; indexes are brought up to date first."""
-    found = find(store, home, mailbox, question, k, engine=engine, embedder=embedder)
+    found = find(store, home, mailbox, question, k, engine=engine, embedder=embedder, remote=remote)
     messages = store.messages_by_key(mailbox, [hit.message_key for hit in found.hits])
     citations = []
     for hit in found.hits:

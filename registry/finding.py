@@ -1,4 +1,4 @@
-"""Which mails fit a question: by words, by vectors, or by both, as the settings say."""
+"""Which mails fit a question: by words, by vectors, by both, or by a server that does both, as the settings say."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pipeline.index_settings import IndexSettings
 from pipeline.store import Store
 from registry.indexes import add_vectors, documents, lag, open_words, passage_of, stored_vectors, vectors_folder, writing
 from registry.passages import passages
+from registry.remote_indexes import Remote, levelled, masked_texts
 from retrain.embedder import Embedder, model_there
 from retrain.engines import FUSED_DEPTH, fuse
 from retrain.vector_file import read_note
 from retrain.vectors import VectorIndex, Vectors
+from retrain.weaviate import connected
 
 PASSAGES_A_MAIL = 8
 """How many passages are asked for per mail wanted, as the best ones often stand in one mail."""
@@ -25,7 +27,7 @@ READ_PASSAGES = 12
 """Passages of a mail that are compared with the question where only its vector was found."""
 
 
-Engine = Literal["bm25", "vectors", "hybrid"]
+Engine = Literal["bm25", "vectors", "hybrid", "weaviate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,19 @@ def find(
     *,
     engine: Engine = "bm25",
     embedder: Embedder | None = None,
+    remote: Remote | None = None,
 ) -> Found:
-    """The ``k`` mails that fit best; indexes are brought up to date first. Every engine but ``bm25`` needs the embedder."""
+    """The ``k`` mails that fit best; indexes are brought up to date first. Every engine but ``bm25`` needs the embedder,
+    and ``weaviate`` its server too."""
     if engine == "bm25":
         return Found(tuple(_by_words(store, home, mailbox, question, k)[:k]))
     if embedder is None:
         raise ValueError(f"{engine} needs an embedder")
     vectors, unknown = _vectors(store, home, mailbox, embedder)
+    if engine == "weaviate":
+        if remote is None:
+            raise ValueError("weaviate needs a server")
+        return Found(_by_server(store, mailbox, question, k, vectors, embedder, remote), unknown)
     near = VectorIndex(vectors, embedder).search(question, FUSED_DEPTH)
     if engine == "vectors":
         return Found(tuple(Hit(key, score, None) for key, score in near[:k]), unknown)
@@ -95,6 +103,14 @@ def _by_words(store: Store, home: Home, mailbox: str, question: str, k: int) -> 
         message_key, start, end = passage_of(name)
         best.setdefault(message_key, Hit(message_key, score, (start, end)))
     return list(best.values())
+
+
+def _by_server(
+    store: Store, mailbox: str, question: str, k: int, vectors: Vectors, embedder: Embedder, remote: Remote
+) -> tuple[Hit, ...]:
+    with connected(remote.address, embedder) as server:
+        level = levelled(server, remote, mailbox, vectors, lambda after: masked_texts(store, mailbox, after))
+        return tuple(Hit(key, score, None) for key, score in level.index.search(question, k))
 
 
 def _vectors(store: Store, home: Home, mailbox: str, embedder: Embedder) -> tuple[Vectors, int]:

@@ -14,8 +14,10 @@ from pipeline.store.rows import AdapterRow, ShardRow
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
 from registry.finding import Engine, chosen_engine
+from registry.remote_indexes import Remote
 from retrain.embedder import Embedder, load_embedder
 from streams.claims import base_of
+from streams.remote_index import remote_of
 from streams.runner import require_training
 
 MAX_NEW_TOKENS = 256
@@ -50,13 +52,17 @@ class Search:
 
     engine: Engine
     embedder: Embedder | None = None
+    remote: Remote | None = None
 
 
 def search_of(home: Home, settings: Settings, mailbox: str) -> Search:
     """The search of the settings; a model is loaded only where the engine needs one, which takes seconds: the store should
     be closed meanwhile."""
     engine = chosen_engine(settings.index, home, mailbox)
-    return Search(engine, None if engine == "bm25" else load_embedder(settings.index.model))
+    if engine == "bm25":
+        return Search(engine)
+    remote = remote_of(home, settings.index.weaviate) if engine == "weaviate" else None
+    return Search(engine, load_embedder(settings.index.model), remote)
 
 
 def write_answer(

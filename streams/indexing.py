@@ -17,25 +17,33 @@ from registry.indexes import (
     add_vectors,
     build_words,
     documents,
+    lag,
     standings,
     stored_vectors,
     writing,
 )
+from registry.remote_indexes import Remote, held_up_to, levelled, masked_texts
 from retrain.embedder import Embedder, load_embedder
 from retrain.vectors import Vectors
+from retrain.weaviate import connected
+from streams.remote_index import remote_of
 from streams.requirements import install_command
 from streams.stores import OpenStore
+
+SERVER = "weaviate"
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """An index made anew: its documents, how many texts were embedded for it, and why there are no vectors beside it."""
+    """An index made anew: its documents, how many texts were embedded for it, why there are no vectors beside it, and how
+    many mails were sent to a server."""
 
     mailbox: str
     index: str
     documents: int
     embedded: int = 0
     missing: str = ""
+    sent: int = 0
 
 
 def mailboxes_of(store: Store, named: str | None) -> list[str]:
@@ -82,7 +90,39 @@ def rebuild(
                 raise
             missing = f"{error.message}; {install_command('search')}"
             return [Rebuilt(one.mailbox, one.index, one.documents, missing=missing) for one in rebuilt]
-    return rebuilt + [_vectors(home, open_store, name, embedder, fresh, told) for name in names]
+    remote = remote_of(home, settings.index.weaviate) if settings.index.engine == SERVER else None
+    for name in names:
+        rebuilt.append(_vectors(home, open_store, name, embedder, fresh, told))
+        if remote is not None:
+            rebuilt.append(_on_server(home, open_store, name, embedder, remote))
+    return rebuilt
+
+
+def _on_server(home: Home, open_store: OpenStore, mailbox: str, embedder: Embedder, remote: Remote) -> Rebuilt:
+    vectors = stored_vectors(home, mailbox, embedder)
+
+    def texts(after: int) -> dict[str, str]:
+        with open_store() as store:
+            return masked_texts(store, mailbox, after)
+
+    with connected(remote.address, embedder) as server:
+        level = levelled(server, remote, mailbox, vectors, texts)
+    return Rebuilt(mailbox, SERVER, len(vectors.keys), sent=level.put)
+
+
+def server_standing(home: Home, settings: Settings, mailbox: str, open_store: OpenStore) -> Standing:
+    """How a mailbox's index on the server stands, beside the vectors in the home: also damaged when it is not what was put
+    there. Raises ``MailtideError`` when the server cannot be asked."""
+    remote = remote_of(home, settings.index.weaviate)
+    embedder = load_embedder(settings.index.model)
+    vectors = stored_vectors(home, mailbox, embedder)
+    with connected(remote.address, embedder) as server:
+        held = server.index(remote.store, mailbox).held()
+    with open_store() as store:
+        behind = lag(store, mailbox, held.newest)
+    damaged = held != held_up_to(vectors, held.newest)
+    state = "damaged" if damaged else "behind" if behind else "current"
+    return Standing(mailbox, SERVER, state, held.documents, behind, embedder.name, 0)
 
 
 def _vectors(

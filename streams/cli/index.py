@@ -23,17 +23,24 @@ def index_command() -> None:
 @click.pass_obj
 def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
     """What is indexed, how many mails behind, and whether the bytes are those recorded."""
+    from pipeline.errors import MailtideError
     from registry.finding import chosen_engine
     from streams.cli.opening import opened, settings_of
-    from streams.indexing import mailboxes_of, standings_of
+    from streams.indexing import SERVER, mailboxes_of, server_standing, standings_of
 
     settings = settings_of(home)
     with opened(home) as store:
         names = mailboxes_of(store, mailbox)
         found = standings_of(store, home, settings, names)
+    trouble = ""
+    if settings.index.engine == SERVER:
+        try:
+            found += [server_standing(home, settings, name, lambda: opened(home)) for name in names]
+        except MailtideError as error:  # the other indexes stand as they do
+            trouble = str(error)
     engines = {name: chosen_engine(settings.index, home, name) for name in names}
     if as_json:
-        print_json({"engines": engines, "indexes": found})
+        print_json({"engines": engines, "indexes": found, "server": trouble})
         return
     if not names:
         click.echo("No mailbox yet: mailtide import PATH")
@@ -45,6 +52,8 @@ def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
             for one in found
         ],
     )
+    if trouble:
+        click.echo(trouble)
     for name, engine in engines.items():
         click.echo(f"`ask` searches {name} by {engine}.")
 
@@ -74,8 +83,8 @@ def rebuild_command(home: Home, mailbox: str | None, fresh: bool, as_json: bool)
         print_json(rebuilt)
         return
     print_table(
-        ("mailbox", "index", "documents", "embedded"),
-        [(one.mailbox, one.index, one.documents, one.embedded) for one in rebuilt],
+        ("mailbox", "index", "documents", "embedded", "sent"),
+        [(one.mailbox, one.index, one.documents, one.embedded, one.sent) for one in rebuilt],
     )
     for name in {one.mailbox for one in rebuilt if one.missing}:
         click.echo(f"{name}: words only; {next(one.missing for one in rebuilt if one.mailbox == name)}")

@@ -74,9 +74,9 @@ def export_command(
 @click.option(
     "--engine",
     "engines",
-    type=click.Choice(["bm25", "vectors", "hybrid"]),
+    type=click.Choice(["bm25", "vectors", "hybrid", "weaviate"]),
     multiple=True,
-    help="Only this engine; may be repeated.  [default: all whose model is there]",
+    help="Only this engine; may be repeated.  [default: all that need no server and whose model is there]",
 )
 @click.option("--relevant", type=click.IntRange(1), help="Grade that counts as found.  [default: the folder's, else 1]")
 @click.option("--runs", is_flag=True, help="Keep what was found as TREC run files in FOLDER.")
@@ -96,8 +96,10 @@ def evaluate_command(
     from retrain.embedder import load_embedder, model_there
     from retrain.trials import BM25, ENGINES, compare
     from streams.cli.opening import settings_of
+    from streams.remote_index import remote_of
 
-    model = settings_of(home).index.model
+    settings = settings_of(home).index
+    model = settings.model
     folder = folder.absolute()
     collection = read_collection(folder, splits or None)
     named = engines or (ENGINES if model_there(model) else (BM25,))
@@ -108,6 +110,7 @@ def evaluate_command(
             relevant=relevant or collection.relevant,
             embedder=lambda: load_embedder(model),
             vectors=folder / "vectors",
+            server=lambda: remote_of(home, settings.weaviate).address,
             told=lambda read: bar.update(read, len(collection.documents), f"{read:,} texts"),
         )
     if runs:
