@@ -57,3 +57,6 @@ class DaemonSettings(Group):
     idle_below: float | None = Field(
         default=None, gt=0.0, le=1.0, description="retrain only while the machine's load per core is below this"
     )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="port of 127.0.0.1 that answers Prometheus; 0 takes a free one"
+    )

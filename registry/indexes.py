@@ -160,6 +160,14 @@ def _vectors_standing(store: Store, home: Home, mailbox: str) -> Standing:
     return Standing(mailbox, VECTORS, state, note.documents, behind, note.model, _size(folder))
 
 
+def behind(store: Store, home: Home, mailbox: str) -> dict[str, int]:
+    """How many mails each index that there is does not know yet, from its name or note alone."""
+    folders = sorted((home.index(mailbox) / WORDS).glob(f"v{WORDS_VERSION}-*"))
+    found = {WORDS: lag(store, mailbox, int(folders[-1].name.partition("-")[2]))} if folders else {}
+    note = read_note(vectors_folder(home, mailbox))
+    return found if note is None else {**found, VECTORS: lag(store, mailbox, note.newest)}
+
+
 def _newest(store: Store, mailbox: str) -> int:
     newest = store.scalar("SELECT max(arrival_ordinal) FROM message_rows WHERE mailbox = ?", [mailbox])
     return -1 if newest is None else int(newest)

@@ -11,6 +11,7 @@ from pipeline.versions import VERSIONS
 from streams.daemon.board import Board
 from streams.daemon.clockwork import Clockwork
 from streams.daemon.intake import Intake
+from streams.daemon.measuring import answering_prometheus
 from streams.held import HeldStore
 from streams.notices.finding import watch
 from streams.owner_socket import OwnerSocket
@@ -25,4 +26,6 @@ def hold(stack: ExitStack, home: Home, settings: Settings, board: Board) -> tupl
         watch(store, settings, utc_now())
     door = OwnerSocket(home, held, lambda: board.state)
     stack.callback(door.close)
+    if settings.daemon.metrics_port is not None:
+        stack.enter_context(answering_prometheus(home, settings, held, board, settings.daemon.metrics_port))
     return held, Intake(held, home, settings), Clockwork(board)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from streams.requirements import DISTRIBUTION
-from streams.server import admin, chat, completions, feedback, health, models
+from streams.server import admin, chat, completions, feedback, health, metrics, models
 from streams.server.context import ServerContext
 from streams.server.errors import add_handlers
 from streams.server.gatekeeping import Gatekeeper
@@ -24,5 +24,8 @@ def build_app(context: ServerContext, tokens: Tokens) -> FastAPI:
     add_handlers(app)
     for family in FAMILIES:
         app.include_router(family.router(context))
+    figures = metrics.ServerFigures(context)
+    app.include_router(metrics.router(figures))
     app.add_middleware(Gatekeeper, settings=context.settings.serve, tokens=tokens)
+    app.add_middleware(metrics.Measuring, figures=figures)
     return app
