@@ -70,13 +70,15 @@ def _once(home: Home, run_id: str, processes: int, progress: Observer) -> str | 
 
 
 def _vanished(code: int, log: IO[str]) -> RanksVanished:
-    """Says how the first of them ended, as torchrun tells it."""
+    """How the first of them ended, as torchrun tells it; the whole of what it told goes to this process's log."""
     log.seek(0)
     told = log.read()
     sys.stderr.write(told)
-    how = next((line.partition(":")[2].strip() for line in told.splitlines() if "exitcode" in line), f"exit code {code}")
+    codes = [line.split(":")[1].split()[0] for line in told.splitlines() if line.lstrip().startswith("exitcode")]
+    first = int(codes[-1]) if codes else code  # the root cause stands last
+    how = f"was killed by signal {-first}" if first < 0 else f"ended with code {first}"
     return RanksVanished(
-        f"one of the processes that train together ended ({how})",
+        f"one of the processes that train together {how}",
         hint="run `mailtide retrain --confirm` again; it goes on where it stopped",
     )
 

@@ -61,15 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
 def take_part(home: Home, run_id: str, say: Say) -> str | None:
     """Trains this process's share. None when training is at its end, else why it must be started again."""
     from pipeline.plan import EXCLUSIONS, prepare_run
+    from pipeline.requests import RunRequest
     from pipeline.runfiles import read_exclusions
     from retrain.base import locate
     from retrain.model import choose_compute
     from retrain.ranks import join, leave
-    from retrain.run import REQUEST, read_request
-    from retrain.study import open_study, train
+    from retrain.retries import train_until_better
+    from retrain.study import open_study
 
     folder = home.run(run_id)
-    request = read_request(folder / REQUEST, run_id)
+    request = RunRequest.model_validate_json((folder / "request.json").read_bytes())
     ranks = join()
 
     def tell(progress: Progress) -> None:
@@ -81,7 +82,7 @@ def take_part(home: Home, run_id: str, say: Say) -> str | None:
     compute = choose_compute(request.settings.model, request.settings.train.threads, ranks)
     base = locate(home, request.base, request.settings.model)
     study = open_study(home, request, prepared, exclusions, base, compute)
-    again = train(study, folder, tell)
+    again = train_until_better(study, folder, tell)
     if again is None:
         leave()
     return again
