@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.attempts import Attempt
 from pipeline.passes import Change
 from pipeline.settings import (
     EvalSettings,
@@ -20,6 +21,7 @@ from pipeline.settings import (
 LATER: dict[tuple[str, str], object] = {
     ("train", "pass_tokens"): None,
     ("train", "lora"): {},
+    ("train", "retry"): {"attempts": 0, "threshold": 0.01, "factor": 0.5},
     ("eval", "max_replies"): 12,
     ("eval", "rag_k"): 3,
     ("eval", "rag_tokens"): 512,
@@ -133,7 +135,8 @@ class RunResult(Frozen):
 
     ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the
     model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate); ``environment`` names versions,
-    device and threads; ``passes`` what a run went on with where memory ran out.
+    device and threads; ``passes`` what a run went on with where memory ran out, ``attempts`` what each came to where it might
+    try again.
     """
 
     run_id: str
@@ -149,3 +152,4 @@ class RunResult(Frozen):
     seconds: dict[str, float]
     environment: dict[str, str]
     passes: tuple[Change, ...] = ()
+    attempts: tuple[Attempt, ...] = ()

@@ -127,6 +127,14 @@ class ModelSettings(Group):
     builtin: BuiltinModel = BuiltinModel()
 
 
+class RetrySettings(Group):
+    """What a run does that improves too little: it trains again, with another learning rate, and keeps the best attempt."""
+
+    attempts: int = Field(default=0, ge=0, description="further attempts at most; 0: off")
+    threshold: float = Field(default=0.01, ge=0.0, description="nats per token below what it continues that are enough")
+    factor: PositiveFloat = Field(default=0.5, description="of the learning rate, for each further attempt")
+
+
 class TrainSettings(Group):
     """How it is trained."""
 
@@ -149,6 +157,7 @@ class TrainSettings(Group):
     keep_checkpoints: PositiveInt = Field(default=5, description="newest kept on disk while a run goes on")
     patience: int = Field(default=3, ge=0, description="evaluations without improvement before stopping; 0 never stops")
     min_delta: float = Field(default=0.0, ge=0.0, description="nats per token that count as improvement")
+    retry: RetrySettings = RetrySettings()
     gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's own choice")
     processes: PositiveInt = Field(default=1, description="that share each step on this machine, one per GPU")

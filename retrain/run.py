@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.attempts import Attempt, read_attempts
 from pipeline.coverage import coverage_after, write_coverage
 from pipeline.domain import Role
 from pipeline.errors import RunError
@@ -32,7 +33,8 @@ from retrain.launch import train_together
 from retrain.metrics import METRICS, read_metrics
 from retrain.model import Compute, choose_compute
 from retrain.progress import Observer, Progress
-from retrain.study import Study, open_study, train
+from retrain.retries import train_until_better
+from retrain.study import Study, open_study
 from retrain.trainer import StepRecord
 
 REQUEST, RESULT = "request.json", "result.json"
@@ -81,7 +83,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         study = open_study(home, request, prepared, exclusions, base, compute)
     if processes == 1:
         with watch.stage("train"):
-            train(study, folder, progress)
+            train_until_better(study, folder, progress)
     with watch.stage("evaluate"):
         measured = measure(home, study, exclusions, base, folder, progress)
     progress(Progress(run_id, "finish", 0, 1, f"keeping {measured.checkpoint.name}"))
@@ -100,6 +102,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         seconds=watch.seconds,
         environment=_environment(compute, study),
         passes=read_changes(folder),
+        attempts=_attempts(folder),
     )
     write_atomic(folder / RESULT, result.model_dump_json(indent=2).encode())
     progress(Progress(run_id, "finish", 1, 1, f"adapter {result.adapter_id}"))
@@ -152,6 +155,11 @@ def _keep_adapter(home: Home, request: RunRequest, checkpoint: checkpoints.Check
 def _trained(path: Path) -> dict[str, int]:
     records = read_metrics(path)
     return {"steps": records[-1].step, "tokens": records[-1].tokens}
+
+
+def _attempts(folder: Path) -> tuple[Attempt, ...]:
+    found = read_attempts(folder)
+    return found.made if found else ()
 
 
 def _rehearsed(prepared: Prepared) -> Iterator[str]:

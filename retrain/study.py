@@ -110,12 +110,13 @@ def open_study(
     )
 
 
-def train(study: Study, folder: Path, progress: Observer) -> str | None:
+def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = None) -> str | None:
     """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
 
     When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
     takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several processes
     one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is None.
+    ``lr`` is the peak learning rate, that of the settings unless given.
     """
     settings = study.request.settings.train
     place = private_dir(folder / CHECKPOINTS)
@@ -131,7 +132,7 @@ def train(study: Study, folder: Path, progress: Observer) -> str | None:
         min_delta=settings.min_delta,
     )
     recipe = Recipe(
-        lr=settings.lr,
+        lr=settings.lr if lr is None else lr,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         clip=settings.clip,

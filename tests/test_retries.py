@@ -1,0 +1,155 @@
+"""A run that improves too little trains again, keeps the best attempt, and no crash changes a byte of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.attempts import ATTEMPTS, Attempts, read_attempts, write_attempts
+from pipeline.home import sha256_file, sha256_folder
+from pipeline.requests import RunRequest, RunResult
+from pipeline.settings import ModelSettings, RetrySettings, TrainSettings
+from retrain.metrics import read_metrics
+from retrain.progress import Progress
+from retrain.retries import MOVED, settled
+from retrain.run import execute
+from tests.support.mailroom import TINY, Mailroom, tiny_settings
+
+RETRY = RetrySettings(attempts=2, threshold=0.05, factor=0.5)
+
+
+def test_the_best_attempt_is_kept_once_one_is_enough_or_none_is_left() -> None:
+    one = Attempts(before=5.0).after(10, 4.99, 1e-3, RETRY)
+    assert one.kept is None
+    assert one.next_lr(1e-3, RETRY) == 5e-4
+    assert one.after(5, 4.94, 5e-4, RETRY).kept == 2
+    two = one.after(5, 5.2, 5e-4, RETRY)
+    assert (two.kept, two.next_lr(1e-3, RETRY)) == (None, 2.5e-4)
+    assert two.after(5, 4.99, 2.5e-4, RETRY).kept == 1
+    assert two.after(5, 4.98, 2.5e-4, RETRY).kept == 3
+    assert Attempts(before=5.0).after(10, 4.9, 1e-3, RETRY).kept == 1
+
+
+def attempt_files(folder: Path, text: str) -> None:
+    (folder / "checkpoints" / "step-000004").mkdir(parents=True)
+    (folder / "checkpoints" / "step-000004" / "weights").write_text(text)
+    (folder / "metrics.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+@pytest.mark.parametrize("moves", range(7))
+def test_a_kill_between_two_moves_loses_nothing(
+    kept: int, moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    left = [moves]
+    plainly = Path.replace
+
+    def killed(self: Path, target: str | Path) -> Path:
+        if self.name in MOVED:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        return plainly(self, target)
+
+    attempts = Attempts(before=5.0)
+    monkeypatch.setattr(Path, "replace", killed)
+    for number in (1, 2, 3):
+        attempt_files(tmp_path, f"attempt {number}")
+        attempts = attempts.after(4, 4.99 - (0.01 if number == kept else 0), 1e-3, RETRY)
+        write_attempts(tmp_path, attempts)
+        try:
+            settled(tmp_path)
+        except Killed:
+            left[0] = 99
+            settled(tmp_path)
+        assert settled(tmp_path) == attempts
+    assert attempts.kept == kept
+    assert (tmp_path / "checkpoints" / "step-000004" / "weights").read_text() == f"attempt {kept}"
+    assert (tmp_path / "metrics.jsonl").read_text() == f"attempt {kept}"
+    others = [number for number in (1, 2, 3) if number != kept]
+    for number in others:
+        assert (tmp_path / "attempts" / str(number) / "metrics.jsonl").read_text() == f"attempt {number}"
+        assert list((tmp_path / "attempts" / str(number) / "checkpoints").iterdir()) == []
+
+
+def room_that_retries(root: Path, threshold: float) -> tuple[Mailroom, RunRequest]:
+    """The first attempt's learning rate is far too high; the second's is not."""
+    retry = RetrySettings(attempts=1, threshold=threshold, factor=0.01)
+    train = TrainSettings(
+        epochs=1, batch_tokens=512, checkpoint_every=4, lora_r=4, lora_alpha=8, threads=1, lr=0.3, retry=retry
+    )
+    model = ModelSettings(builtin=TINY.model_copy(update={"base_tokens": 4096}))
+    room = Mailroom(root, tiny_settings(min_threads=1, model=model, train=train))
+    room.close(40)
+    return room, room.ask()
+
+
+def quiet(progress: Progress) -> None:
+    """Hears nothing."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mailroom, RunRequest, RunResult]:
+    room, request = room_that_retries(tmp_path_factory.mktemp("home"), 0.02)
+    return room, request, execute(room.home, request.run_id, quiet)
+
+
+def bytes_of(room: Mailroom, request: RunRequest) -> dict[str, str]:
+    folder = room.home.run(request.run_id)
+    files = {name: sha256_file(folder / name) for name in ("losses.parquet", "coverage.parquet", ATTEMPTS)}
+    return {**files, "adapter": sha256_folder(room.home.adapter(request.adapter_id))}
+
+
+def test_another_attempt_is_made_and_each_is_recorded(undisturbed: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    room, request, result = undisturbed
+    folder = room.home.run(request.run_id)
+    attempts = read_attempts(folder)
+    assert attempts is not None and result.attempts == attempts.made
+    assert [attempt.lr for attempt in attempts.made] == pytest.approx([0.3, 0.003])
+    assert attempts.kept == 2
+    assert attempts.made[1].loss < attempts.before - 0.02 < attempts.made[0].loss
+    assert max(record.lr for record in read_metrics(folder / "metrics.jsonl")) == pytest.approx(0.003)
+    assert max(record.lr for record in read_metrics(folder / "attempts" / "1" / "metrics.jsonl")) == pytest.approx(0.3)
+    assert len(read_metrics(folder / "metrics.jsonl")) == result.steps
+
+
+def test_off_by_default_and_enough_at_once_is_one_attempt(tmp_path: Path) -> None:
+    assert TrainSettings().retry.attempts == 0
+    room, request = room_that_retries(tmp_path, 0.0)
+    generous = request.settings.train.model_copy(update={"lr": 0.003})
+    room.lineage.settings = request.settings.model_copy(update={"train": generous})
+    request = room.ask()
+    result = execute(room.home, request.run_id, quiet)
+    assert [attempt.number for attempt in result.attempts] == [1]
+    assert not (room.home.run(request.run_id) / "attempts").exists()
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(lambda p: p.step == "train" and p.text.startswith("attempt 2"), id="between"),
+        pytest.param(lambda p: p.step == "train" and p.done == 6 and p.loss is not None and p.loss < 9, id="second"),
+    ],
+)
+def test_a_crash_anywhere_changes_no_byte(
+    undisturbed: tuple[Mailroom, RunRequest, RunResult], moment: Callable[[Progress], bool], tmp_path: Path
+) -> None:
+    room, request = room_that_retries(tmp_path, 0.02)
+
+    def fall(progress: Progress) -> None:
+        if moment(progress):
+            raise Crash
+
+    with pytest.raises(Crash):
+        execute(room.home, request.run_id, fall)
+    execute(room.home, request.run_id, quiet)
+    assert bytes_of(room, request) == bytes_of(*undisturbed[:2])
