@@ -134,11 +134,15 @@ def _put(entry: Measured, figures: Mapping[str, Interval | None], k: int, why: s
 
 
 def _written_mean(written: Sequence[Written], score: str) -> Interval | None:
-    """The mean of a score, without bounds where all are equal: how they spread is then not known, and not nothing."""
+    """The mean of a score, with bounds between 0 and 1 as all scores are, and without where all of them are equal: how they
+    spread is then not known, and not nothing."""
     known = [(value, one.thread_id) for one in written if (value := getattr(one, score)) is not None]
     values = [value for value, _ in known]
     found = ratio_interval(values, [1.0] * len(known), [thread for _, thread in known])
-    return found if found is None or len(set(values)) > 1 else replace(found, low=-math.inf, high=math.inf)
+    if found is None or found.n_clusters < 2:
+        return found
+    alike = len(set(values)) == 1
+    return replace(found, low=-math.inf if alike else max(0.0, found.low), high=math.inf if alike else min(1.0, found.high))
 
 
 def summary(request: RunRequest, found: Sequence[Measured], retrieval: Sequence[Measured], chosen: str) -> list[Measured]:

@@ -11,7 +11,8 @@ from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
-from streams.faults import require_inputs, tells_of_full_disk
+from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
+from streams.report.writing import try_to_write_report
 from streams.runner import OnStep, Runner, WorkerDied
 from streams.stores import OpenStore
 from streams.times import utc_now
@@ -35,7 +36,7 @@ class Trainer:
         self._on_step = on_step
 
     def train(self, event: Event) -> None:
-        """Raises what a person can put right: a full disk, or an input that is missing or changed."""
+        """Raises what a person can put right: a full disk, a GPU that is gone, or an input that is missing or changed."""
         payload = event.payload()
         assert isinstance(payload, RunRequested)
         finished = RunFinished(mailbox=payload.mailbox, run_id=payload.run_id, ok=True)
@@ -50,7 +51,7 @@ class Trainer:
 
     def _refuse_faults(self, run_id: str, error: RunError) -> None:
         """Raises when the fault is not the run's own."""
-        if tells_of_full_disk(error.message):
+        if tells_of_full_disk(error.message) or tells_of_lost_device(error.message):
             raise error
         request = RunRequest.model_validate_json((self._home.run(run_id) / "request.json").read_bytes())
         require_inputs(self._home, request)
@@ -84,6 +85,7 @@ class Judge:
             if payload.ok:
                 result = RunResult.model_validate_json((folder / "result.json").read_bytes())
                 decision = decide_run(store, self._home, request, result, self._settings, utc_now(), "gate")
+                try_to_write_report(store, self._home, request.run_id)
             else:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
         self.decisions[payload.run_id] = decision

@@ -12,6 +12,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.mail": ("init", "import", "parse", "close", "windows"),
     "streams.cli.training": ("plan", "retrain", "runs"),
     "streams.cli.reproduce": ("reproduce",),
+    "streams.cli.reporting": ("report",),
     "streams.cli.simulate": ("simulate",),
     "streams.cli.study": ("study",),
     "streams.cli.adapters": ("registry",),
@@ -25,7 +26,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.daemon": ("run",),
     "streams.cli.serving": ("serve",),
     "streams.cli.notify": ("notify",),
-    "streams.cli.feedback": ("feedback",),
     "streams.cli.feedback": ("feedback",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }

@@ -1,0 +1,1 @@
+"""``report.html``: one run on one page, for people."""
