@@ -24,6 +24,7 @@ from pipeline.errors import MailtideError, RunError
 from pipeline.home import Home
 from pipeline.lifeline import die_with_parent
 from retrain.launch import RanksVanished
+from retrain.lost_device import DeviceGone, device_gone, is_device_lost
 from retrain.offline import TIED, keep_offline
 from retrain.progress import Progress
 
@@ -40,10 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     answers = own_stdout()
     keep_offline()
     warnings.filterwarnings("ignore", message=TIED)
+    from retrain.exhaustion import free_memory
     from retrain.run import execute
 
     def job(run_id: str, observe: Callable[[Progress], None]) -> None:
-        execute(home, run_id, observe)
+        try:
+            execute(home, run_id, observe)
+        finally:
+            free_memory()  # of a GPU that a server waits for
 
     serve(sys.stdin, answers, job)
     return 0
@@ -75,7 +80,13 @@ def serve(jobs: TextIO, answers: TextIO, job: Callable[[str, Callable[[Progress]
             say({"run_id": run_id, "ok": False, "vanished": True, "error": error.message, "hint": error.hint})
         except MailtideError as error:
             say({"run_id": run_id, "ok": False, "error": error.message, "hint": error.hint})
+            if isinstance(error, DeviceGone):
+                return  # what this process holds of the device is worthless; the next run has a process of its own
         except Exception as error:  # whatever a run dies of, the next one has a right to be tried
+            if is_device_lost(error):
+                gone = device_gone(error)
+                say({"run_id": run_id, "ok": False, "error": gone.message, "hint": gone.hint})
+                return
             traceback.print_exc()
             said = str(error).strip().splitlines() or ["no message"]
             hint = "see the log of the training process"

@@ -16,6 +16,7 @@ from typing import IO, Any
 from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.bus.contract import Interrupted
+from streams.device_turns import device_for_training
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -69,6 +70,10 @@ class Runner:
     def run(self, run_id: str, on_step: OnStep) -> None:
         """Carries out a run, or what is left of it. Raises ``RunError`` when it fails, ``WorkerDied`` when it
         vanished, and ``Interrupted`` after ``stop``."""
+        with device_for_training(self._home, self._stopping):
+            self._carry_out(run_id, on_step)
+
+    def _carry_out(self, run_id: str, on_step: OnStep) -> None:
         if self._stopping.is_set():
             raise Interrupted("no run begins any more")
         process = self._started()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from retrain.serving.choosing import Dice, choose
 from retrain.serving.engine import Engine, Room
 from retrain.serving.model import ServedModel, serving_compute
 from retrain.serving.spelling import Spelling
+from streams.device_turns import device_for_serving, device_for_training
+from streams.server.deck import Deck, Held
+from streams.server.errors import ApiError
+from streams.server.turns import Turns
+from tests.support.daemons import until
 from tests.support.finished import flip_a_byte
 from tests.support.served import Served, make_served
 
@@ -62,19 +68,12 @@ class running:
         self.engine.stop()
 
 
-class Listener:
+class Answers:
     """Collects the pieces of jobs."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._pieces: dict[Job, list[Piece]] = {}
         self._changed = threading.Condition()
-
-    def ask(self, adapter_id: str | None, prompt: str, sampling: Sampling = GREEDY, seconds: float = PATIENCE) -> Job:
-        tokens = self._engine.between_steps(lambda model: model.encode(prompt))
-        job = Job(adapter_id, tokens, sampling, time.monotonic() + seconds)
-        self._engine.submit(job, self.take)
-        return job
 
     def take(self, pieces: Sequence[tuple[Job, Piece]]) -> None:
         with self._changed:
@@ -94,6 +93,20 @@ class Listener:
     def _enough(self, job: Job, count: int | None) -> bool:
         said = self._pieces.get(job, [])
         return bool(said) and (said[-1].finish is not None or (count is not None and len(said) >= count))
+
+
+class Listener(Answers):
+    """Asks an engine, and collects what it says."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def ask(self, adapter_id: str | None, prompt: str, sampling: Sampling = GREEDY, seconds: float = PATIENCE) -> Job:
+        tokens = self._engine.between_steps(lambda model: model.encode(prompt))
+        job = Job(adapter_id, tokens, sampling, time.monotonic() + seconds)
+        self._engine.submit(job, self.take)
+        return job
 
 
 def alone(engine: Engine, adapter_id: str | None, prompt: Sequence[int], most: int) -> str:
@@ -400,3 +413,101 @@ def test_a_gpu_that_is_not_there_is_refused_by_name() -> None:
     else:
         with pytest.raises(RunError, match=r"serve\.device is cuda"):
             serving_compute(ModelSettings(), "cuda", None)
+
+
+class Opened:
+    """A deck with a model in memory, and what becomes of its answers."""
+
+    def __init__(self, served: Served, **serve: Any) -> None:
+        self.settings = served.settings.model_copy(
+            update={"serve": served.settings.serve.model_copy(update={"seconds": 30.0, **serve})}
+        )
+        self.answers = Answers()
+        self.deck = Deck(self.settings.serve, self.answers.take)
+        self._served = served
+        self.turns = Turns(served.home, self.settings, self.deck, self.make)
+
+    def make(self, base: BaseRef, device: str) -> Engine:
+        return Engine(model_of(self._served), Room(8, 65_536, 8))
+
+    def __enter__(self) -> Opened:
+        self.turns.open_model(self._served.base)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.turns.stop()
+        self.deck.close("the test is over", wait=0)
+
+    def write(self, name: str, tokens: int) -> tuple[Held, Job]:
+        with self.deck.hold(name) as held:
+            return held, self.deck.write(held, held.model.encode("x"), Sampling(tokens, temperature=0.0), PATIENCE)
+
+
+def refused(status: int, code: str) -> Any:
+    return pytest.raises(ApiError, check=lambda error: (error.status_code, error.code) == (status, code))
+
+
+def test_a_name_moves_on_and_an_adapter_leaves_once_nobody_uses_it(served: Served) -> None:
+    with Opened(served, adapters=1) as one, ThreadPoolExecutor(1) as pool:
+        ahoy, bread = served.adapters["ahoy"], served.adapters["bread"]
+        assert one.deck.load(ahoy) > 0 == one.deck.load(ahoy)
+        one.deck.point("champion", "aahoy")
+        held, job = one.write("champion", 300)
+        assert held.name == "aahoy"
+        with refused(409, "no_room"):
+            one.deck.load(bread, make_room=True)
+        with refused(409, "in_use"):
+            one.deck.unload("aahoy")
+        with refused(409, "not_loaded"):
+            one.deck.point("champion", "abread")
+        one.deck.point("champion", None)
+        leaving = pool.submit(one.deck.unload, "aahoy")
+        until(lambda: _refuses(one.deck, "aahoy"))
+        with refused(409, "not_loaded"):
+            one.deck.point("champion", "aahoy")
+        assert one.answers.until(job)[-1].finish is Finish.LENGTH
+        assert leaving.result() >= 0
+        assert not one.deck.adapters
+        one.deck.load(bread, make_room=True)
+        assert one.deck.load(ahoy, make_room=True) > 0
+        assert list(one.deck.adapters) == ["aahoy"]
+
+
+@pytest.mark.parametrize("instead", ["refuse", "cpu"])
+def test_a_run_has_the_device_for_itself_and_gives_it_back_with_all_that_was_loaded(served: Served, instead: str) -> None:
+    with Opened(served, while_training=instead) as one, ThreadPoolExecutor(1) as pool:
+        one.turns.start()
+        one.deck.load(served.adapters["ahoy"])
+        one.deck.point("champion", "aahoy")
+        _, job = one.write("champion", 100)
+        ended, has_it = threading.Event(), threading.Event()
+
+        def train() -> bool:
+            with device_for_training(served.home, threading.Event()):
+                has_it.set()
+                return ended.wait(PATIENCE)
+
+        trained = pool.submit(train)
+        assert has_it.wait(PATIENCE)
+        assert one.answers.until(job)[-1].finish is Finish.LENGTH
+        if instead == "refuse":
+            with pytest.raises(ApiError, match="a run is being trained") as refusal:
+                one.write("champion", 4)
+            assert (refusal.value.headers or {})["Retry-After"] == "30"
+        else:
+            until(lambda: one.deck.standing().ready, PATIENCE)
+            assert one.write("champion", 4)[0].name == "aahoy"
+        ended.set()
+        assert trained.result()
+        until(lambda: one.deck.standing().ready, PATIENCE)
+        assert one.write("champion", 4)[0].name == "aahoy"
+        with device_for_serving(served.home) as free:
+            assert not free
+
+
+def _refuses(deck: Deck, name: str) -> bool:
+    try:
+        with deck.hold(name):
+            return False
+    except ApiError:
+        return True

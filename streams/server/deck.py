@@ -95,6 +95,11 @@ class Deck:
         return self._engine is not None and not self._engine.alive
 
     @property
+    def set_aside(self) -> bool:
+        """Whether the model has left memory for a while; what was loaded comes back with it."""
+        return self._base is not None and self._engine is None
+
+    @property
     def load_now(self) -> Load | None:
         """How busy the engine is; None without one."""
         engine = self._engine

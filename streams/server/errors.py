@@ -71,6 +71,8 @@ class ApiError(HTTPException):
         headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if status == 413:
+            headers["Connection"] = "close"  # what else of the body arrives is not read
         super().__init__(status, message, headers)
         self.message = message
         self.param = param
@@ -119,7 +121,7 @@ def of_ours(error: MailtideError) -> ApiError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Every failure of an endpoint becomes an answer of this shape."""
+    """What an endpoint refuses becomes an answer of this shape; what it did not foresee is the gatekeeper's."""
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, ApiError):
@@ -136,14 +138,9 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, MailtideError)
         return of_ours(error).response()
 
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        note_failure(error)
-        return JSONResponse(error_body(500, "the server failed; its log says where").model_dump(), 500)
-
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(MailtideError, ours)
-    app.add_exception_handler(Exception, unforeseen)
 
 
 def invalid_request(problems: Sequence[Mapping[str, Any]]) -> ApiError:

@@ -83,22 +83,25 @@ class Following:
     def look(self) -> None:
         """One look, and what follows from it. Raises what keeps the registry from being followed."""
         signature = _signature(self._home)
-        if signature == self._seen and not self._deck.broken:
+        if (signature == self._seen and not self._deck.broken) or self._deck.set_aside:
             return
         with self._storeroom.reading() as store:
             found = self._offers(store)
-        self._take(found)
-        self._seen = signature
+        if self._take(found):
+            self._seen = signature
 
     def _offers(self, store: Store) -> Offers:
         return offers(store, self._home, self._settings, self._mailbox)
 
-    def _take(self, found: Offers) -> None:
+    def _take(self, found: Offers) -> bool:
+        """Serves what is offered; False where that has to wait for the model."""
         if found.base is None:
             self._deck.note(NO_MODEL)
-            return
+            return True
         if self._deck.base is None or self._deck.broken:
             self._open_model(found.base)
+            if self._deck.base is None:
+                return False
             log.info("base %s is in memory", found.base.base_id)
         if self._deck.base != found.base:
             raise MailtideError(
@@ -110,6 +113,7 @@ class Following:
             self._serve(CANDIDATE, found.candidate)
         self._let_go(found)
         self._deck.note("")
+        return True
 
     def _serve(self, alias: str, ref: AdapterRef | None) -> None:
         wanted = ref.adapter_id if ref is not None else None

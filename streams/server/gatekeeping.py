@@ -49,19 +49,27 @@ class Gatekeeper:
         self._under_way += 1
         try:
             self._admit(scope)
+        except ApiError as error:
+            error.headers = {**(error.headers or {}), "Connection": "close"}
+            await refuse(answer, error)
+        else:
+            await self._carried_out(scope, receive, answer)
+        finally:
+            self._under_way -= 1
+            took = self._clock() - begun
+            log.info("%s %s %d in %.3f s", scope["method"], _shown(scope), answer.status, took)
+
+    async def _carried_out(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
             await self._timed(scope, _Body(receive, self._settings.body_bytes), answer)
         except ApiError as error:
             if not answer.status:
                 await refuse(answer, error)
         except Exception as error:
-            # What an endpoint raises is answered within the app; this is the last net, so that nothing is told of it.
+            # Nobody foresaw it, so nobody knows what its message quotes: only where it happened is told, in the log.
             note_failure(error)
             if not answer.status:
                 await refuse(answer, ApiError(500, "the server failed; its log says where"))
-        finally:
-            self._under_way -= 1
-            took = self._clock() - begun
-            log.info("%s %s %d in %.3f s", scope["method"], _shown(scope), answer.status, took)
 
     def _admit(self, scope: Scope) -> None:
         """Raises ``ApiError`` unless the request may go on."""

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -31,6 +32,10 @@ from streams.server.mailsearch import MailSearch
 from streams.server.storeroom import Storeroom
 from streams.server.switchboard import Switchboard
 from streams.server.tokens import tokens_of
+from streams.server.turns import MakeEngine, Turns
+
+if TYPE_CHECKING:
+    from retrain.serving.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +67,17 @@ def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str]
             search=MailSearch(home, settings, mailbox, storeroom),
             switchboard=switchboard,
         )
-        following = Following(home, settings, mailbox, storeroom, deck, _opener(home, settings, deck))
+        turns = Turns(home, settings, deck, _engines(home, settings))
+        following = Following(home, settings, mailbox, storeroom, deck, turns.open_model)
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-        asyncio.run(_until_told(build_app(context, tokens), listener, context, following))
+        asyncio.run(_until_told(build_app(context, tokens), listener, context, following, turns))
     _leave_at_once_if_busy()
 
 
-async def _until_told(app: ASGIApp, listener: socket.socket, context: ServerContext, following: Following) -> None:
+async def _until_told(
+    app: ASGIApp, listener: socket.socket, context: ServerContext, following: Following, turns: Turns
+) -> None:
     """Answers until told to stop; then running answers have ``serve.stop_seconds``, and new requests are refused."""
     loop = asyncio.get_running_loop()
     context.switchboard.attach(loop)
@@ -91,11 +99,13 @@ async def _until_told(app: ASGIApp, listener: socket.socket, context: ServerCont
         )
     )
     following.start()
+    turns.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     telling = asyncio.create_task(told.wait())
     await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: running answers have %g s", context.settings.serve.stop_seconds)
     following.stop()
+    turns.stop()
     await asyncio.to_thread(context.deck.close, "the server is stopping", wait=context.settings.serve.stop_seconds)
     context.switchboard.end_all()
     server.should_exit = True
@@ -111,8 +121,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _opener(home: Home, settings: Settings, deck: Deck) -> Callable[[BaseRef], None]:
-    def open_model(base: BaseRef) -> None:
+def _engines(home: Home, settings: Settings) -> MakeEngine:
+    def make(base: BaseRef, device: str) -> Engine:
+        # Imported in the thread that loads: it takes seconds, and requests are answered meanwhile.
         from retrain.serving.engine import Engine, Room
         from retrain.serving.model import ServedModel, serving_compute
 
@@ -120,11 +131,11 @@ def _opener(home: Home, settings: Settings, deck: Deck) -> Callable[[BaseRef], N
         threads = chosen.threads or (1 if base.kind == "builtin" else None)
 
         def make_model() -> ServedModel:
-            return ServedModel(home, base, settings.model, serving_compute(settings.model, chosen.device, threads))
+            return ServedModel(home, base, settings.model, serving_compute(settings.model, device, threads))
 
-        deck.open(base, lambda: Engine(make_model, Room(chosen.batch, chosen.batch_tokens, chosen.queue)))
+        return Engine(make_model, Room(chosen.batch, chosen.batch_tokens, chosen.queue))
 
-    return open_model
+    return make
 
 
 @contextmanager

@@ -37,9 +37,14 @@ MODULES = (
     "parallel",
     "kafka",
     "training",
+    "rivals",
+    "memory",
+    "growth",
+    "replay",
     "gate",
     "search",
     "masking",
+    "serving",
 )
 PREFIX = "bench_"
 

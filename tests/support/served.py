@@ -31,7 +31,7 @@ SETTINGS = Settings.model_validate(
             "quantize": False,
             "builtin": {"width": 64, "layers": 2, "heads": 2, "vocabulary": 400, "context": 1024, "base_tokens": 1},
         },
-        "serve": {"port": 0, "device": "cpu", "threads": 1},
+        "serve": {"port": 0, "device": "cpu", "threads": 1, "rate": 0},
     }
 )
 SENTENCES = {

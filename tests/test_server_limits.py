@@ -1,0 +1,189 @@
+"""The gatekeeper: room, tokens, pace, size and time, each refused in the one shape of errors, with when to try again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from pipeline.server_settings import ServeSettings
+from streams.server.errors import invalid_request, of_ours
+from streams.server.gatekeeping import GRACE_SECONDS, MOST_CALLERS, Gatekeeper
+from streams.server.tokens import Tokens
+
+TOKENS = Tokens(("good", "better"))
+PROMPT = "quokka"
+Endpoint = Callable[[Request], Awaitable[Any]]
+
+
+class Clock:
+    """A time that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def read_all(request: Request) -> Any:
+    return len(await request.body())
+
+
+def kept(endpoint: Endpoint = read_all, clock: Clock | None = None, tokens: Tokens = TOKENS, **limits: Any) -> Gatekeeper:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await JSONResponse(await endpoint(request))(scope, receive, send)
+
+    return Gatekeeper(app, ServeSettings(**limits), tokens, clock or Clock())
+
+
+async def asked(
+    gatekeeper: Gatekeeper,
+    *,
+    token: str | None = "good",
+    path: str = "/v1/models",
+    body: tuple[bytes, ...] = (b"",),
+    length: int | None = None,
+    caller: str = "127.0.0.1",
+) -> tuple[int, Any, dict[str, str]]:
+    """Status, JSON and headers of one request, whose body comes in these pieces."""
+    headers = [(b"authorization", f"Bearer {token}".encode())] if token is not None else []
+    headers += [(b"content-length", str(length).encode())] if length is not None else []
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (caller, 1), "query_string": b""}
+    left = list(body)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gatekeeper(scope, receive, send)
+    told = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], json.loads(b"".join(part.get("body", b"") for part in sent[1:])), told
+
+
+def ask(gatekeeper: Gatekeeper, **request: Any) -> tuple[int, Any, dict[str, str]]:
+    return asyncio.run(asked(gatekeeper, **request))
+
+
+def test_only_health_needs_no_token() -> None:
+    gatekeeper = kept()
+    assert ask(gatekeeper)[0] == 200
+    for token in (None, "", "goo", "goodx", "better x"):
+        status, told, _ = ask(gatekeeper, token=token)
+        assert (status, told["error"]["type"]) == (401, "authentication_error")
+    assert ask(gatekeeper, token=None, path="/health")[0] == ask(gatekeeper, token=None, path="/ready")[0] == 200
+    assert ask(kept(tokens=Tokens(())), token=None)[0] == 200
+
+
+@pytest.mark.parametrize("length", [None, 4, 40_000_000])
+def test_a_body_ends_at_the_limit_whatever_its_length_says(length: int | None) -> None:
+    gatekeeper = kept(body_bytes=1_000)
+    pieces = (b"x" * 600,) * 4
+    status, told, headers = ask(gatekeeper, body=pieces, length=length)
+    assert (status, told["error"]["code"], headers["connection"]) == (413, "request_too_large", "close")
+    assert "1,000 bytes" in told["error"]["message"]
+    assert ask(gatekeeper, body=(b"x" * 1_000,), length=1_000)[:2] == (200, 1_000)
+
+
+def test_each_token_has_its_own_pace_and_is_told_when_to_come_back() -> None:
+    clock = Clock()
+    gatekeeper = kept(clock=clock, rate=3)
+    assert [ask(gatekeeper)[0] for _ in range(4)] == [200, 200, 200, 429]
+    status, told, headers = ask(gatekeeper)
+    assert (status, told["error"]["type"], headers["retry-after"]) == (429, "rate_limit_error", "20")
+    assert ask(gatekeeper, token="better")[0] == 200
+    clock.now += 20
+    assert [ask(gatekeeper)[0] for _ in range(2)] == [200, 429]
+    clock.now += 1e6
+    assert [ask(gatekeeper)[0] for _ in range(4)] == [200, 200, 200, 429]
+    assert {ask(kept(rate=0))[0] for _ in range(50)} == {200}
+
+
+def test_callers_without_a_token_are_told_apart_and_forgotten_in_the_end() -> None:
+    gatekeeper = kept(clock=Clock(), rate=1, tokens=Tokens(()))
+    callers = [f"192.0.2.{place}" for place in range(MOST_CALLERS)]
+    assert {ask(gatekeeper, caller=caller)[0] for caller in callers} == {200}
+    assert ask(gatekeeper, caller=callers[0])[0] == 429
+    assert ask(gatekeeper, caller="198.51.100.1")[0] == 200
+    assert len(gatekeeper._buckets) == MOST_CALLERS
+
+
+def test_requests_beyond_the_room_are_refused_until_one_ends() -> None:
+    async def check() -> None:
+        release = asyncio.Event()
+
+        async def wait(_: Request) -> str:
+            await release.wait()
+            return "done"
+
+        gatekeeper = kept(wait, requests=2)
+        running = [asyncio.ensure_future(asked(gatekeeper)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        status, told, headers = await asked(gatekeeper)
+        assert (status, told["error"]["code"], headers["retry-after"]) == (503, "overloaded", "1")
+        release.set()
+        assert [answer[0] for answer in await asyncio.gather(*running)] == [200, 200]
+        assert (await asked(gatekeeper))[0] == 200
+
+    asyncio.run(check())
+
+
+def test_what_takes_too_long_is_told_so_but_for_streams_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.server.gatekeeping.GRACE_SECONDS", 0.0)
+    assert GRACE_SECONDS > 0
+
+    async def late(_: Request) -> str:
+        # Two turns of the loop: a deadline that has passed is noticed in between.
+        for _turn in range(3):
+            await asyncio.sleep(0.001)
+        return "late"
+
+    gatekeeper = kept(late, seconds=1e-9)
+    status, told, _ = ask(gatekeeper)
+    assert (status, told["error"]["code"]) == (408, "timeout")
+    assert ask(gatekeeper, path="/api/runs/1/events")[:2] == (200, "late")
+
+
+def test_a_failure_is_answered_and_its_words_are_kept_out_of_answer_and_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_: Request) -> Any:
+        raise RuntimeError(f"the prompt was: {PROMPT}")
+
+    with caplog.at_level(logging.INFO):
+        status, told, _ = ask(kept(fail), path="/v1/" + "long" * 100)
+    assert (status, told["error"]["type"]) == (500, "server_error")
+    assert PROMPT not in json.dumps(told) + caplog.text
+    assert "RuntimeError in the server" in caplog.text
+    assert "fail" in caplog.text
+    assert "long" * 30 not in caplog.text
+
+
+def test_errors_of_the_program_and_of_forms_have_the_shape_of_all_others() -> None:
+    from pipeline.errors import MailtideError, RegistryError, StoreHeldError, UsageError
+
+    found = [
+        of_ours(kind("it is so", hint="do this")) for kind in (UsageError, RegistryError, StoreHeldError, MailtideError)
+    ]
+    assert [error.status_code for error in found] == [400, 409, 503, 503]
+    assert [("Retry-After" in (error.headers or {})) for error in found] == [False, False, True, True]
+    assert all(error.message == "it is so; do this" for error in found)
+    problem = {
+        "loc": ("body", "stop", "list[constrained-str]", 4),
+        "msg": "too long",
+        "type": "too_long",
+        "input": "quokka",
+    }
+    error = invalid_request([problem, problem])
+    assert (error.status_code, error.param, error.message) == (400, "stop.4", "stop.4: too long (1 more)")
+    assert invalid_request([]).status_code == 400
