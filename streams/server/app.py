@@ -7,13 +7,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from streams.requirements import DISTRIBUTION
-from streams.server import admin, chat, completions, feedback, health, metrics, models
+from streams.server import admin, chat, completions, feedback, health, metrics, models, training
 from streams.server.context import ServerContext
 from streams.server.errors import add_handlers
 from streams.server.gatekeeping import Gatekeeper
 from streams.server.tokens import Tokens
 
-FAMILIES = (health, models, chat, completions, feedback, admin)
+FAMILIES = (health, models, chat, completions, feedback, training, admin)
 """Modules with ``router(context) -> APIRouter``, in the order of the OpenAPI description."""
 
 
