@@ -21,7 +21,7 @@ from pipeline.runfiles import Loss
 from pipeline.settings import ReplaySettings, TrainSettings
 from retrain.forgetting.arms import ARMS, Arm, parse_arm
 from retrain.forgetting.figures import ValChunk, draw_threads, figures, matrix, rare_senders
-from retrain.forgetting.orders import by_forgetting, by_window, equal, in_place, late, silent_first
+from retrain.forgetting.orders import by_forgetting, by_sender, by_window, equal, in_place, late, silent_first
 from streams.cli.commands import carry_out
 from streams.demo.mailbox import write_mailbox
 from streams.forgetting.report import write_part
@@ -89,6 +89,15 @@ def test_what_was_forgotten_most_comes_most_and_nothing_is_left_out() -> None:
 def test_who_is_silent_comes_first() -> None:
     rows = [(name[0], Role.REHEARSAL, window, name, 9) for window, name in enumerate(("ann", "ben", "cid"))]
     assert rehearsal(silent_first(manifest_of([*NEW, *rows]))) == ["b", "c", "a"]
+
+
+def test_senders_take_turns_and_nothing_is_remembered() -> None:
+    rows = [(f"{sender}{n}", Role.REHEARSAL, 0, sender, 9) for sender in "abc" for n in range(1 if sender == "c" else 20)]
+    manifest = manifest_of([*NEW, *rows])
+    first, second = (rehearsal(by_sender(manifest, seed)) for seed in (1, 2))
+    assert sorted(chunk_id[0] for chunk_id in first[:3]) == ["a", "b", "c"]
+    assert sorted(first) == sorted(second) == sorted(row[0] for row in rows)
+    assert first != second
 
 
 def test_in_place_of_new_mail_as_many_tokens_are_trained() -> None:

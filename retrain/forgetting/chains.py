@@ -137,7 +137,7 @@ def _train(
     if replay.strategy == "none":
         upto = upto.filter(pc.is_in(upto["window_idx"], value_set=pa.array(new, pa.int32())))
     context = f"window {window}"
-    manifest = _chosen(manifest_of(context, upto, new, lineage, seed=bench.seed, replay=replay), arm, rises)
+    manifest = _chosen(manifest_of(context, upto, new, lineage, seed=bench.seed, replay=replay), arm, rises, bench.seed)
     schedule = build_schedule(manifest, seed=bench.seed, context=context, replay=replay, train=settings.train)
     if arm.placement == "late":
         schedule = orders.late(schedule)
@@ -175,12 +175,14 @@ def _train(
     return losses, coverage
 
 
-def _chosen(manifest: Manifest, arm: Arm, rises: dict[int, float]) -> Manifest:
+def _chosen(manifest: Manifest, arm: Arm, rises: dict[int, float], seed: int) -> Manifest:
     match arm.order:
         case "window":
             manifest = orders.equal(manifest)
         case "forgetting":
             manifest = orders.by_forgetting(manifest, rises)
+        case "sender":
+            manifest = orders.by_sender(manifest, 1000 * manifest.windows[-1] + seed)
         case "silent":
             manifest = orders.silent_first(manifest)
     return orders.in_place(manifest, arm.share) if arm.placement == "place" else manifest

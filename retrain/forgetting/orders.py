@@ -52,6 +52,19 @@ def by_forgetting(manifest: Manifest, rises: Mapping[int, float]) -> Manifest:
     return by_window(manifest, {idx: FLOOR / len(windows) + (1 - FLOOR) * risen[idx] / total for idx in windows})
 
 
+def by_sender(manifest: Manifest, seed: int) -> Manifest:
+    """Senders take turns, in a drawn order, each time with a chunk drawn anew: nothing tells what was rehearsed before."""
+    old = manifest.of(Role.REHEARSAL)
+    sender = np.asarray(old["sender"].combine_chunks().dictionary_encode().indices).astype(np.int64)
+    source = np.random.PCG64(seed)
+    chance = source.random_raw(old.num_rows)
+    drawn = np.lexsort((chance, sender))
+    starts = np.flatnonzero(np.r_[True, np.diff(sender[drawn]) > 0])
+    turn = np.empty(old.num_rows, np.int64)
+    turn[drawn] = np.arange(old.num_rows) - np.repeat(starts, np.diff(np.r_[starts, old.num_rows]))
+    return _reordered(manifest, np.lexsort((chance, turn)))
+
+
 def silent_first(manifest: Manifest) -> Manifest:
     """First the mail of senders who do not write in the new windows: who writes again is rehearsed by the new mail."""
     old, new = manifest.of(Role.REHEARSAL), manifest.of(Role.NEW)

@@ -52,7 +52,7 @@ def study_command() -> None:
     "named",
     multiple=True,
     metavar="ARM",
-    help="Only these: none, full, or uniform, stratified, window, forgetting, silent, as in uniform@20% or "
+    help="Only these: none, full, or uniform, stratified, sender, window, forgetting, silent, as in uniform@20%, "
     "uniform@20%/in-place or uniform@20%/late; once per arm.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the study.")
