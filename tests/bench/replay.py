@@ -1,17 +1,12 @@
 """How long manifest and schedule take, and how much memory, over many generated shards.
 
-Run ``python -m tests.bench.replay --chunks 1000000 --shards 200``; each phase runs in a process of its own, so that the
-memory told is that phase's peak.
+Each phase runs in a process of its own, so that the memory told is that phase's peak.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import multiprocessing
-import resource
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.coverage import COVERAGE_SCHEMA, write_coverage
-from pipeline.domain import Role
 from pipeline.home import Home, sha256_file
 from pipeline.manifest import build_manifest, read_manifest, write_manifest
 from pipeline.parquet import with_note, write_table
@@ -28,6 +22,8 @@ from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, Shar
 from pipeline.runfiles import Exclusions
 from pipeline.settings import EvalSettings, ModelSettings, ReplayCaps, ReplaySettings, TrainSettings
 from pipeline.shards import CHUNK_SCHEMA, SHARD_FORMAT
+from tests.bench.forked import Spent, in_fork
+from tests.bench.rows import BenchRow
 
 MAILBOX = "bench"
 
@@ -101,41 +97,28 @@ def request(home: Home, shards: int, coverage_sha256: str, replay: ReplaySetting
     )
 
 
-def measured(name: str, work: Callable[[], int]) -> None:
-    """Runs ``work`` in a forked process and prints its wall and CPU seconds and its peak memory."""
-
-    def child() -> None:
-        before, cpu = time.perf_counter(), time.process_time()
-        count = work()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        wall, used = time.perf_counter() - before, time.process_time() - cpu
-        print(f"{name}: {count:,} rows, {wall:.1f} s wall, {used:.1f} s CPU, {peak:.2f} GiB peak")
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(process.exitcode)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chunks", type=int, default=1_000_000)
-    parser.add_argument("--shards", type=int, default=200)
-    parser.add_argument("--schedule", type=int, default=1_000_000, help="most rehearsal chunks of the schedule's manifest")
-    chosen = parser.parse_args()
+def bench_replay(quick: bool = False) -> list[BenchRow]:
+    """The manifest over ten million chunks in 2,000 shards, and the schedule of two epochs over a million of them."""
+    chunks, shards, most = (200_000, 200, 100_000) if quick else (10_000_000, 2_000, 1_000_000)
+    wide = ReplaySettings(
+        ratio=4.0,
+        max_share=0.8,
+        max_rehearsal=most,
+        caps=ReplayCaps(short=10**9, medium=10**9, long=10**9, verylong=10**9),
+    )
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         coverage, manifest_file = home.root / "coverage.parquet", home.root / "manifest.parquet"
 
-        def generated() -> int:
-            generate(home, chosen.chunks, chosen.shards)
-            note = {"windows": list(range(max(0, chosen.shards - 20)))}
+        def generated() -> None:
+            generate(home, chunks, shards)
+            note = {"windows": list(range(max(0, shards - 20)))}
             write_coverage(coverage, with_note(COVERAGE_SCHEMA.empty_table(), note))
-            return int(chosen.chunks)
+
+        in_fork(generated)
 
         def manifest(replay: ReplaySettings) -> Callable[[], int]:
-            asked = request(home, chosen.shards, sha256_file(coverage), replay)
+            asked = request(home, shards, sha256_file(coverage), replay)
 
             def work() -> int:
                 built = build_manifest(home, asked, Exclusions(frozenset(), frozenset()), coverage)
@@ -144,27 +127,30 @@ def main() -> None:
 
             return work
 
-        wide = ReplaySettings(
-            ratio=4.0,
-            max_share=0.8,
-            max_rehearsal=chosen.schedule,
-            caps=ReplayCaps(short=10**9, medium=10**9, long=10**9, verylong=10**9),
-        )
-
         def schedule() -> int:
-            built = build_schedule(
-                read_manifest(manifest_file), seed=0, context="bench", replay=wide, train=TrainSettings()
-            )
-            print(
-                f"  rehearsal share {built.share:.3f}, new {built.tokens(Role.NEW):,} tokens, {built.n_batches:,} batches"
-            )
+            manifest = read_manifest(manifest_file)
+            built = build_schedule(manifest, seed=0, context="bench", replay=wide, train=TrainSettings())
             return int(built.table.num_rows)
 
-        measured("generate", generated)
-        measured("manifest, default caps", manifest(ReplaySettings()))
-        measured("manifest, no caps", manifest(wide))
-        measured("schedule of that, two epochs", schedule)
+        default = in_fork(manifest(ReplaySettings()))
+        uncapped = in_fork(manifest(wide))
+        scheduled = in_fork(schedule)
+    what = f"{chunks:,} chunks in {shards:,} shards"
+    return [
+        *_rows(f"manifest over {what}", default, 10.0, 2.5, f"default caps, {default.result:,} rows"),
+        *_rows(f"manifest over {what}, hardly capped", uncapped, None, None, f"{uncapped.result:,} rows"),
+        *_rows(f"schedule of {uncapped.result:,} chunks", scheduled, 3.0, None, f"two epochs, {scheduled.result:,} rows"),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def _rows(name: str, spent: Spent, seconds: float | None, gigabytes: float | None, note: str) -> list[BenchRow]:
+    peak = spent.peak / 1e9
+    fast = None if seconds is None else spent.wall < seconds
+    small = None if gigabytes is None else peak < gigabytes
+    clock = f"{note}; {spent.cpu:.1f} s of processor time"
+    return [
+        BenchRow(name, spent.wall, "s", "", None, None, f"under {seconds:g} s" if seconds else "", fast, clock),
+        BenchRow(
+            f"{name}: memory", peak, "GB", "", None, None, f"under {gigabytes:g} GB" if gigabytes else "", small, note
+        ),
+    ]

@@ -1,0 +1,132 @@
+"""Peak memory of training on a CPU: what a plan foretells against what a process takes, and that against TRL's."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline.footprint import Device, Load, Training, footprint
+from pipeline.settings import BuiltinModel
+from pipeline.shapes import builtin_shape
+from tests.bench.rivals import MISSING, has_trl
+from tests.bench.rows import BenchRow
+from tests.conftest import REPOSITORY
+
+SHAPE = BuiltinModel(vocabulary=16_384, width=768, layers=8, heads=12, context=2048)
+"""Large enough that weights, activations and logits each outweigh the libraries."""
+ROWS, LENGTH, RANK, STEPS = 4, 512, 64, 2
+FACTOR = 1.3
+
+
+def bench_memory(quick: bool = False) -> list[BenchRow]:
+    """The kernel's high-water mark of real processes: foretold, with and without recomputation; and beside SFTTrainer."""
+    cases = [(True, False, "bfloat16"), (True, True, "bfloat16"), (False, False, "float32")]
+    with tempfile.TemporaryDirectory() as folder:
+        _peak(folder, "base")
+        rows = [_foretold(folder, *case) for case in (cases[:1] if quick else cases)]
+        return [*rows, _against_trl(folder)]
+
+
+def _foretold(folder: str, quantize: bool, checkpointing: bool, dtype: str) -> BenchRow:
+    measured = _peak(folder, "pass", quantize=quantize, checkpointing=checkpointing, dtype=dtype)
+    training = Training(quantize, dtype == "bfloat16", checkpointing, RANK, True, "adamw_torch_fused")
+    device = Device("this machine", False, 0, True, 1)
+    told = footprint(builtin_shape(SHAPE), training, Load(ROWS * LENGTH, LENGTH), device).total / (1 << 20)
+    ratio = told / measured
+    return BenchRow(
+        f"memory foretold for training: {'NF4' if quantize else 'unquantised'}, {dtype}"
+        f"{', recomputed' if checkpointing else ''}",
+        told,
+        "MiB",
+        "the process's high-water mark",
+        measured,
+        ratio,
+        f"between 1/{FACTOR} and {FACTOR} times",
+        1 / FACTOR <= ratio <= FACTOR,
+        f"built-in shape, {SHAPE.width} wide, {SHAPE.layers} layers, vocabulary {SHAPE.vocabulary:,}; a pass of "
+        f"{ROWS * LENGTH:,} tokens, rank {RANK}, on a CPU; no GPU was measured",
+    )
+
+
+def _against_trl(folder: str) -> BenchRow:
+    name, unit = "peak memory of training against TRL", "MiB"
+    if not has_trl():
+        return BenchRow(name, math.nan, "", "", None, None, "", None, MISSING)
+    ours, theirs = _peak(folder, "fit"), _peak(folder, "trl")
+    note = (
+        f"the same shape in NF4, rank {RANK} without the head, steps of {ROWS} rows of {LENGTH} tokens, bfloat16, no "
+        "recomputation on either side; a step goes through the model in passes of 512 tokens here, whole there; on a CPU"
+    )
+    return BenchRow(
+        name, ours, unit, "TRL's SFTTrainer", theirs, ours / theirs, "at most 1.0 times it", ours <= theirs, note
+    )
+
+
+def _peak(folder: str, what: str, **asked: object) -> float:
+    """MiB of a process that does ``what`` (see :func:`main`)."""
+    given = json.dumps({"folder": folder, "what": what, **asked})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.memory", given],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def main(asked: dict[str, object]) -> None:
+    """Makes the base (``base``), or trains on it: one pass a step (``pass``), passes as a CPU has them (``fit``), or by
+    SFTTrainer (``trl``). Prints this process's high-water mark."""
+    from retrain.offline import keep_offline
+
+    keep_offline()
+    import torch
+
+    from pipeline.passes import Passes
+    from pipeline.settings import ModelSettings, TrainSettings
+    from retrain.base import learn_tokenizer, new_network
+    from retrain.batches import Batch, Example
+    from retrain.model import choose_compute, fresh_adapter, load_base, load_tokenizer
+    from retrain.trainer import Recipe, fit
+    from tests.bench.rivals import sft_trainer
+
+    folder, what = Path(str(asked["folder"])), asked["what"]
+    compute = choose_compute(ModelSettings(dtype=str(asked.get("dtype", "bfloat16"))), 1)
+    if what == "base":
+        tokenizer = learn_tokenizer(["a mail"], SHAPE)
+        tokenizer.save_pretrained(str(folder))
+        torch.manual_seed(0)
+        new_network(SHAPE, tokenizer).save_pretrained(str(folder))
+    else:
+        quantize, checkpointing = bool(asked.get("quantize", True)), bool(asked.get("checkpointing", False))
+        model = fresh_adapter(
+            load_base(folder, compute, quantize=quantize),
+            TrainSettings(lora_r=RANK),
+            builtin=what == "pass",
+            quantize=quantize,
+            checkpointing=checkpointing,
+            seed=0,
+        )
+        examples = tuple(Example(f"row {n}", tuple(range(LENGTH)), 1, 0) for n in range(ROWS))
+        if what == "trl":
+            sft_trainer(model, load_tokenizer(folder), examples * STEPS, folder / "trl", rows=ROWS).train()
+        else:
+            recipe = Recipe(1e-4, 0.0, 0.0, 1.0, 1, "adamw_torch_fused", 0.999, 1)
+            batches = [Batch(0, examples)] * STEPS
+            passes = Passes(ROWS * LENGTH if what == "pass" else None)
+            fit(
+                model, batches, recipe, compute=compute, pad=1, folder=folder, on_step=lambda record: None, passes=passes
+            )  # fmt: skip
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    print(int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) / 1024)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
