@@ -14,7 +14,8 @@ from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of a lineage: what it took as new, and how many chunks it trained as new and rehearsed."""
+    """One run of a lineage: what it took as new, and how many chunks it trained as new and rehearsed. An ``imported`` one
+    was made in another home, of whose mail nothing is known here."""
 
     adapter_id: str
     run_id: str
@@ -23,6 +24,7 @@ class Step:
     shards: tuple[ShardRow, ...]
     new_chunks: int
     rehearsed_chunks: int
+    imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,10 @@ def _adapters(store: Store) -> dict[str, AdapterRow]:
 
 
 def _step(store: Store, row: AdapterRow) -> Step:
-    (asked,) = store.fetch(RequestRow, "run_id = ?", [row.run_id])
-    request = RunRequest.model_validate_json(asked.request)
+    asked = store.fetch(RequestRow, "run_id = ?", [row.run_id])
+    if not asked:
+        return Step(row.adapter_id, row.run_id, row.parent_adapter, (), (), 0, 0, imported=True)
+    request = RunRequest.model_validate_json(asked[0].request)
     windows = tuple(request.new_windows)
     shards = {shard.window_idx: shard for shard in store.fetch(ShardRow, "mailbox = ?", [row.mailbox])}
     counts = dict(

@@ -95,6 +95,21 @@ def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def verify_imported(home: Home, adapter: AdapterRow) -> list[str]:
+    """As :func:`verify`, of an adapter that another home made: of its run only the receipt is here, so that receipt and
+    adapter are held against each other and against what the store recorded."""
+    path = home.run(adapter.run_id) / RECEIPT
+    if not path.is_file():
+        return [f"{path} is missing"]
+    problems: list[str] = []
+    receipt = _read(path, path.read_bytes(), problems)
+    if receipt is None:
+        return problems
+    if (receipt.run_id, receipt.adapter.sha256) != (adapter.run_id, adapter.sha256):
+        return [f"{path} is not the receipt of {adapter.adapter_id} as the store recorded it"]
+    return list(_folder_problems(home, receipt.adapter))
+
+
 def _read(path: Path, data: bytes, problems: list[str]) -> Receipt | None:
     """The receipt, or None with the problem told."""
     try:

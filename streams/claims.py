@@ -35,6 +35,7 @@ from pipeline.store.rows import (
     ShardRow,
 )
 from registry.decide import DECIDED, decision_of
+from registry.importing import Terms
 from registry.journal import Status, fold
 
 
@@ -176,6 +177,14 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
     )
 
 
+def import_terms(store: Store, settings: Settings, mailbox: str) -> Terms:
+    """What an adapter from elsewhere must fit here; raises ``NothingToDo`` before the first window has closed."""
+    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
+    if not shards:
+        raise NothingToDo(f"no window of {mailbox} has closed yet", hint="bring mail in with `mailtide import PATH`")
+    return Terms(mailbox, base_of(store, settings, mailbox, shards[0]), settings.train.lora_r)
+
+
 def base_of(store: Store, settings: Settings, mailbox: str, first: ShardRow) -> BaseRef:
     """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it."""
     model = settings.model
@@ -249,6 +258,7 @@ def _best(store: Store, champion: AdapterRef | None, untainted: Collection[str],
         WITH served AS (
             SELECT l.* FROM loss_rows l JOIN adapter_rows a USING (adapter_id, mailbox) JOIN run_events e USING (run_id)
             WHERE l.split = 'val' AND e.detail->>'checkpoint' = l.checkpoint
+            AND NOT EXISTS (FROM exclusion_rows x WHERE x.mailbox = l.mailbox AND x.chunk_id = l.chunk_id)
         )
         SELECT r.adapter_id, sum(r.nll - c.nll) / sum(c.n_tokens) AS difference
         FROM served r JOIN served c USING (mailbox, chunk_id, eval_version)

@@ -22,6 +22,7 @@ from registry.deploy.standing import Standing, standing, wanted
 from registry.deploy.symlink import Symlink
 from registry.deploy.vllm import Vllm
 from registry.deploy.webhook import Webhook
+from registry.importing import imported
 
 SecretOf = Callable[[SecretSettings], str]
 
@@ -85,8 +86,11 @@ def standings(home: Home, several: Sequence[Target]) -> list[tuple[AdapterPromot
 
 
 def base_of(home: Home, adapter_id: str) -> BaseRef:
-    """The base that an adapter of this home stands on, by the request of its run."""
-    path = home.run(adapter_id.removeprefix("a")) / "request.json"
+    """The base that an adapter of this home stands on, by the request of its run, or by its import."""
+    run_id = adapter_id.removeprefix("a")
+    if (kept := imported(home, run_id)) is not None:
+        return kept.base
+    path = home.run(run_id) / "request.json"
     try:
         return RunRequest.model_validate_json(path.read_bytes()).base
     except (OSError, ValueError) as error:

@@ -183,7 +183,7 @@ def lineage_command(
                 step.windows,
                 step.new_chunks,
                 step.rehearsed_chunks,
-                tuple(shard.shard_sha256[:12] for shard in step.shards),
+                "of another home" if step.imported else tuple(shard.shard_sha256[:12] for shard in step.shards),
             )
             for step in line.steps
         ],
@@ -229,20 +229,24 @@ def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int
     against its receipt, the receipt's signature and the store's record: what differs is named, file by file.
     """
     from pipeline.errors import UsageError
-    from pipeline.store.rows import RunResultRow
+    from pipeline.store.rows import AdapterRow, RequestRow, RunResultRow
     from registry.decided import request_of
-    from registry.verify import recorded, verify
+    from registry.verify import recorded, verify, verify_imported
     from streams.cli.opening import opened
 
     with opened(home) as store:
         runs = [row.run_id for row in store.fetch(RunResultRow)]
+        asked = {row.run_id for row in store.fetch(RequestRow)}
+        foreign = [row for row in store.fetch(AdapterRow) if row.run_id not in asked]
         if adapter_or_run:
-            named = request_of(store, adapter_or_run).run_id
-            if named not in runs:
+            foreign = [row for row in foreign if adapter_or_run in (row.adapter_id, row.run_id)]
+            named = "" if foreign else request_of(store, adapter_or_run).run_id
+            if named and named not in runs:
                 raise UsageError(f"run {named} left nothing to check", hint="see `mailtide runs`")
-            runs = [named]
+            runs = [named] if named else []
         kept = {run: recorded(store, run) for run in runs}
     problems = {run: verify(home, run, kept[run]) for run in runs}
+    problems |= {row.run_id: verify_imported(home, row) for row in foreign}
     if as_json:
         print_json(problems)
         return 1 if any(problems.values()) else 0
@@ -273,6 +277,27 @@ def export_command(home: Home, adapter_id: str, folder: Path) -> None:
         kept = recorded(store, request.run_id)
     names = export_adapter(home, request.run_id, folder, kept)
     click.echo(f"{folder}: {', '.join(names)}. It stands on base {request.base.base_id}.")
+
+
+@registry_command.command("import", short_help="Take in an adapter that another home exported.")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@mailbox_option
+@click.option("--signed-by", metavar="KEY", help="Public key that the receipt must be signed with.  [default: this home's]")
+@click.pass_obj
+def import_command(home: Home, folder: Path, mailbox: str | None, signed_by: str | None) -> None:
+    """Take in an adapter that `registry export` of another home wrote to FOLDER: every byte is held against its signed
+    receipt, base and rank must be those of this mailbox. It is a candidate until somebody promotes it.
+    """
+    from registry.importing import import_adapter
+    from streams.claims import import_terms
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.times import utc_now
+
+    settings = settings_of(home)
+    with opened(home, settings) as store:
+        terms = import_terms(store, settings, the_mailbox(store, mailbox))
+        receipt = import_adapter(store, home, folder, terms, signed_by=signed_by, now=utc_now(), actor=getpass.getuser())
+    click.echo(f"{receipt.adapter_id} is a candidate of {terms.mailbox}: mailtide registry promote {receipt.adapter_id}")
 
 
 def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order: str, empty: str) -> None:
