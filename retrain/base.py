@@ -21,6 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.bases import require_usable
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file
@@ -76,7 +77,9 @@ def find_base(
 def locate(home: Home, base: BaseRef, model: ModelSettings) -> Path:
     """The folder of a base that is there: a built-in one verified, an external one fetched first where that is allowed."""
     if base.kind == "external":
-        return _external(base.path, model)
+        folder = _external(base.path, model)
+        require_usable(folder, model.objective)
+        return folder
     folder = home.root / base.path
     if not folder.is_dir():
         raise RunError(f"the built-in base {base.base_id} is not made yet", hint="run `mailtide retrain --confirm` first")

@@ -13,10 +13,12 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from pipeline.errors import RunError
 from pipeline.settings import ModelSettings, TrainSettings
+from retrain.exhaustion import is_out_of_memory
 from retrain.lanes import IN_TURN, Lanes, one_core_each
 from retrain.ranks import ALONE, Ranks
 
@@ -106,7 +108,7 @@ def load_base(path: Path, compute: Compute, *, quantize: bool) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             str(path), dtype=weights, local_files_only=True, use_safetensors=True, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"the base model in {path} cannot be loaded ({error})", hint="check model.base") from error
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
@@ -166,9 +168,17 @@ def fresh_adapter(base: Any, train: TrainSettings, *, builtin: bool, quantize: b
 
 def continued_adapter(base: Any, folder: Path, train: TrainSettings, *, quantize: bool, checkpointing: bool) -> Any:
     """``base`` with the adapter of ``folder``, to be trained on; its rank and scale must be those of the settings."""
-    model = PeftModel.from_pretrained(
-        _ready(base, quantize=quantize, checkpointing=checkpointing), str(folder), is_trainable=True
-    )
+    ready = _ready(base, quantize=quantize, checkpointing=checkpointing)
+    try:
+        model = PeftModel.from_pretrained(ready, str(folder), is_trainable=True)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"the adapter in {folder} does not fit the base, which has another vocabulary or shape "
+            f"({str(error).splitlines()[-1].strip()})",
+            hint="put the base back as it was, or set model.init_from to fresh",
+        ) from error
     config = model.peft_config["default"]
     if (config.r, config.lora_alpha) != (train.lora_r, train.lora_alpha):
         raise RunError(

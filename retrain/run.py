@@ -28,13 +28,15 @@ from pipeline.runfiles import read_exclusions
 from retrain import checkpoints
 from retrain.adapters import CONFIG, WEIGHTS
 from retrain.base import find_base
-from retrain.measure import Measured, measure
+from retrain.fitness import VOCABULARY
 from retrain.launch import train_together
+from retrain.lost_device import require_same_device
+from retrain.measure import Measured, measure
 from retrain.metrics import METRICS, read_metrics
 from retrain.model import Compute, choose_compute
 from retrain.progress import Observer, Progress
 from retrain.retries import train_until_better
-from retrain.study import Study, open_study
+from retrain.study import CHECKPOINTS, Study, open_study
 from retrain.trainer import StepRecord
 
 REQUEST, RESULT = "request.json", "result.json"
@@ -73,6 +75,8 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         counts = f"{prepared.schedule.n_batches} batches, {prepared.schedule.share:.0%} rehearsal"
         progress(Progress(run_id, "data", 1, 1, counts))
     compute = choose_compute(request.settings.model, request.settings.train.threads)
+    begun = checkpoints.newest_whole(folder / CHECKPOINTS) is not None
+    require_same_device(folder, gpu=compute.on_gpu, name=compute.environment()["device"], begun=begun)
     with watch.stage("base"):
         base = find_base(home, request, exclusions, compute, _base_steps(run_id, progress))
     processes = request.settings.train.processes
@@ -175,6 +179,7 @@ def _environment(compute: Compute, study: Study) -> dict[str, str]:
         "processes": str(settings.train.processes),
         "weights": "nf4" if settings.model.quantize else "full",
         "context": str(study.context),
+        VOCABULARY: study.vocabulary,
     }
 
 

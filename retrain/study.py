@@ -22,6 +22,7 @@ from retrain import checkpoints
 from retrain.batches import Batch, Example, batches_of
 from retrain.examples import Reader
 from retrain.exhaustion import free_memory, is_out_of_memory
+from retrain.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
 from retrain.heldout import HeldOut, frozen_sample, held_out_chunks
 from retrain.losses import score, version_of
 from retrain.metrics import METRICS, MetricsFile
@@ -37,7 +38,8 @@ CHECKPOINTS = "checkpoints"
 @dataclass(frozen=True, slots=True)
 class Study:
     """Everything a run computes with. ``examples`` are the held-out chunks of ``sample`` as the model sees them, in the
-    sample's order; ``selecting`` are the val chunks that may choose a checkpoint, None when none may."""
+    sample's order; ``selecting`` are the val chunks that may choose a checkpoint, None when none may; ``vocabulary`` is a
+    digest of the model's tokens."""
 
     request: RunRequest
     compute: Compute
@@ -48,6 +50,7 @@ class Study:
     sample: Mapping[str, HeldOut]
     examples: Sequence[Example]
     selecting: frozenset[str] | None
+    vocabulary: str
 
     @property
     def version(self) -> int:
@@ -87,7 +90,10 @@ def open_study(
     """Loads the base and the adapter to train (the parent's, or a fresh one), and tokenises what the run needs."""
     settings = request.settings
     tokenizer = load_tokenizer(base)
+    require_vocabulary(home, request, tokenizer)
     network = load_base(base, compute, quantize=settings.model.quantize)
+    if request.base.kind == "external":
+        require_causal(network, compute)
     context = context_of(network.config, settings.model)
     every = held_out_chunks(home, request, exclusions)
     sample = frozen_sample(every, request.new_windows, settings.eval.max_chunks)
@@ -107,6 +113,7 @@ def open_study(
         sample={chunk.chunk_id: chunk for chunk in sample},
         examples=[by_id[chunk.chunk_id] for chunk in sample],
         selecting=selecting,
+        vocabulary=vocabulary_of(tokenizer),
     )
 
 
@@ -114,9 +121,9 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
     """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
 
     When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
-    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several processes
-    one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is None.
-    ``lr`` is the peak learning rate, that of the settings unless given.
+    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several
+    processes one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is
+    None. ``lr`` is the peak learning rate, that of the settings unless given.
     """
     settings = study.request.settings.train
     place = private_dir(folder / CHECKPOINTS)
@@ -248,7 +255,9 @@ def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -
     quantize = settings.model.quantize
     if request.parent is not None:
         folder = adapter_folder(home, request.parent)
-        return continued_adapter(network, folder, settings.train, quantize=quantize, checkpointing=checkpointing)
+        model = continued_adapter(network, folder, settings.train, quantize=quantize, checkpointing=checkpointing)
+        require_adapter(model, folder, request)
+        return model
     builtin = request.base.kind == "builtin"
     return fresh_adapter(
         network, settings.train, builtin=builtin, quantize=quantize, checkpointing=checkpointing, seed=_seed(request)

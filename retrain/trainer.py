@@ -284,7 +284,9 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             self.control.should_training_stop = True
 
     def _keep(self, plan: Checkpointing, step: int, losses: list[Loss]) -> bool:
-        """Writes the checkpoint of ``step``; whether training should stop there."""
+        """Writes the checkpoint of ``step``; whether training should stop there. Raises ``RunError`` instead when a
+        gradient has ruined the weights: the checkpoint before stays the last one."""
+        self._require_finite(step)
         written = checkpoints.partial(plan.folder)
         save_adapter(self.model, written, base_id=plan.base_id)
         self._save_optimizer_and_scheduler(str(written))
@@ -296,6 +298,18 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         history = plan.history()
         checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
         return should_stop(history, plan.patience, plan.min_delta)
+
+
+    def _require_finite(self, step: int) -> None:
+        if all(bool(torch.isfinite(parameter).all()) for parameter in self._trained):
+            return
+        each = self.args.gradient_accumulation_steps
+        made = self._batches[(step - 1) * each : step * each]
+        names = ", ".join(example.chunk_id for batch in made for example in batch.examples)
+        raise RunError(
+            f"the weights are not finite after step {step}, on chunks {names}",
+            hint="lower train.lr or train.clip, or exclude the chunk that causes it",
+        )
 
 
 class StepMeter(TrainerCallback):  # type: ignore[misc]

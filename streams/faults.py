@@ -15,6 +15,11 @@ def tells_of_full_disk(message: str) -> bool:
     return any(words in message for words in FULL_DISK_WORDS)
 
 
+def tells_of_lost_device(message: str) -> bool:
+    """Whether an error's text says that the GPU that a run trains on is no longer there."""
+    return message.startswith("the GPU is gone")
+
+
 def require_inputs(home: Home, request: RunRequest) -> None:
     """Reads all that a run reads from, and raises ``ShardError`` or ``RegistryError`` naming what is missing or changed.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from pipeline.bases import require_usable
 from pipeline.errors import RunError
 from pipeline.footprint import Device
 from pipeline.home import Home
@@ -57,7 +58,8 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
 
 
 def require_room(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> None:
-    """Raises ``RunError`` when a claim now would ask for a run that cannot fit the device, naming what would.
+    """Raises ``RunError`` when a claim now would ask for a run that cannot fit the device, naming what would, or whose base
+    is not there, not whole or not of use.
 
     A run that was claimed already is left alone: its settings are fixed. So is one whose trainer may be another machine of
     a broker's, unless ``plan.gpu_gib`` says what that has. Raises ``NothingToDo`` where a claim would.
@@ -65,6 +67,7 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
     elsewhere = settings.bus.kind == "kafka" and settings.plan.gpu_gib is None
     if elsewhere or undecided(store, mailbox) is not None:
         return
+    _require_base(draft(store, home, settings, mailbox, windows))
     room = plan_next(store, home, settings, mailbox, windows).room
     if room is not None and room.fit is Fit.NOT:
         gib = 1 << 30
@@ -74,6 +77,24 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
             "too little for the longest chunk alone",
             hint=cure,
         )
+
+
+def _require_base(request: RunRequest) -> None:
+    """What is not on this disk yet, and may be fetched, is looked at when it is here."""
+    if request.base.kind == "builtin":
+        return
+    folder = Path(request.base.path).expanduser()
+    if not folder.is_dir():
+        config = _in_the_cache(request)
+        if config is None:
+            if not request.settings.model.allow_download:
+                raise RunError(
+                    f"the base model {request.base.path} is neither a folder nor in the Hub's cache on this disk",
+                    hint="set model.allow_download to true to fetch it once, or model.base to a folder",
+                )
+            return
+        folder = config.parent
+    require_usable(folder, request.settings.model.objective)
 
 
 def room_of(request: RunRequest, plan: Plan, shape: Shape, tokens: float, device: Device) -> Room:

@@ -198,6 +198,26 @@ def test_a_half_written_checkpoint_is_removed_and_training_goes_on_from_a_whole_
     assert not (tmp_path / "whole" / ".partial").exists()
 
 
+def test_weights_that_a_gradient_has_ruined_are_never_a_checkpoint(
+    base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """The loss of a step is told before its gradient is taken: weights can be ruined although it was a number."""
+    model = adapted(base)
+    plan = saving(tmp_path, lambda name: [], every=1)
+
+    def ruin(record: StepRecord) -> None:
+        if record.step == 3:
+            with torch.no_grad():
+                next(value for value in model.parameters() if value.requires_grad)[0, 0] = float("inf")
+
+    with pytest.raises(
+        RunError, match=f"not finite after step 3, on chunks {examples[4].chunk_id}, {examples[5].chunk_id}"
+    ):
+        fit(model, pairs(examples), RECIPE, compute=COMPUTE, pad=1, folder=tmp_path, on_step=ruin, checkpointing=plan)
+    whole = checkpoints.newest_whole(tmp_path)
+    assert whole is not None and whole.step == 2
+
+
 def test_a_loss_that_is_no_number_names_the_chunks(base: Path, examples: list[Example], tmp_path: Path) -> None:
     model = adapted(base)
     with torch.no_grad():

@@ -14,6 +14,7 @@ from streams.claims import NEWLY_CLOSED, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
+from streams.planning import require_room
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Claiming:
                 if undecided(store, mailbox) is not None:
                     continue
                 try:
-                    if self._waits_for_money(store, mailbox):
+                    if self._is_refused(store, mailbox):
                         continue
                     request = claim(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
                 except NothingToDo:
@@ -48,12 +49,12 @@ class Claiming:
                 claimed = True
         return claimed
 
-    def _waits_for_money(self, store: Store, mailbox: str) -> bool:
-        """Whether a run would pass the cap. Raises ``NothingToDo`` where there is none to ask for."""
-        if self._settings.cost.cap is None:
-            return False
+    def _is_refused(self, store: Store, mailbox: str) -> bool:
+        """Whether a run would not fit this device, has no base of use, or would pass the cap. Raises ``NothingToDo`` where
+        there is none to ask for."""
         draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
         try:
+            require_room(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
             require_budget(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
         except RunError as refusal:
             if self._refused.get(mailbox) != str(refusal):
