@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import RunError
+from retrain.launch import RanksVanished
 from retrain.progress import Progress
 from retrain.worker import serve
 from tests.conftest import REPOSITORY
@@ -42,6 +43,14 @@ def test_progress_then_the_end_and_failures_do_not_end_it() -> None:
     }
     assert said[4]["ok"] is True and said[4]["run_id"] == "fine"
     assert len(said) == 5
+
+
+def test_a_run_that_lost_one_of_its_processes_is_told_from_one_that_failed() -> None:
+    def job(run_id: str, observe: Callable[[Progress], None]) -> None:
+        raise RanksVanished("one was killed", hint="again")
+
+    (said,) = conversation(['{"run_id": "r"}'], job)
+    assert said == {"run_id": "r", "ok": False, "vanished": True, "error": "one was killed", "hint": "again"}
 
 
 def test_only_answers_reach_its_output_and_it_ends_with_its_input(tmp_path: Path) -> None:
