@@ -25,19 +25,25 @@ def explain_command(home: Home, adapter_or_run: str, as_json: bool) -> None:
     threshold and the margin left; what the evidence could have shown; and what an abstention still needs. From what is
     stored: nothing is trained or measured again.
     """
+    from registry.chosen import selection_of
     from registry.decided import decided, request_of
     from registry.explain import explain
+    from streams.cli.choices import tell_choice
     from streams.cli.opening import opened, settings_of
 
     settings = settings_of(home)
     with opened(home) as store:
         told = explain(store, home, decided(store, home, request_of(store, adapter_or_run)), settings.gate)
+    selection = selection_of(home, told.run_id)
     if as_json:
         document = plain(told)
         document["policy"] = told.policy.model_dump()
+        document["selection"] = selection
         print_json(document)
     else:
         _tell(told)
+        if selection is not None:
+            tell_choice(selection)
 
 
 @click.command("what-if", short_help="Replay another policy over the decisions so far.")

@@ -110,7 +110,7 @@ def _head(story: Story, title: str) -> str:
     )
     return (
         f'<h1>{escape(title)} <span class="badge {OUTCOMES.get(outcome, "open")}">{escape(outcome)}</span></h1>'
-        f'<p class="soft">Adapter <code>{request.adapter_id}</code>, {parent}. New windows {windows}. '
+        f'<p class="soft">Adapter <code>{request.adapter_id}</code>, {parent}. New windows: {windows}. '
         f"{result.finished_at:%Y-%m-%d %H:%M} UTC, {sum(result.seconds.values()):,.0f} s.</p>"
         f'<div class="tiles">{tiles}</div>'
     )
@@ -176,7 +176,7 @@ def _selection(story: Story) -> str:
     if choice is None:
         return ""
     weights = ", ".join(f"{part} {weight:.2f}" for part, weight in choice["weights"].items())
-    told = f"<p>{escape(choice['reason'])}.</p>"
+    told = f"<p>{escape(choice['reason'][:1].upper() + choice['reason'][1:])}.</p>"
     if weights:
         told += f'<p class="soft">Weights of the parts that differ: {escape(weights)}. In brackets: 0 worst, 1 best.</p>'
     return told + selection(choice)
