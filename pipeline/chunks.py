@@ -116,7 +116,8 @@ def build_chunks(
 
 def message_slices(text: str, starts: Sequence[int]) -> list[str]:
     """The messages of a chunk, each from its lead line on."""
-    return [text[start:end] for start, end in zip(starts, (*starts[1:], len(text)), strict=True)]
+    ends = (*starts[1:], len(text)) if starts else ()
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def read_slice(text: str) -> Spoken:

@@ -151,7 +151,7 @@ SHAPES = (
         "netrc",
         "login",
         r"\blogin[\s>|]{1,9}\S{1,100}[\s>|]{1,9}(?:account[\s>|]{1,9}\S{1,100}[\s>|]{1,9})?"
-        r"password[\s>|]{1,9}(?P<secret>[^\s>|]{1,200})",
+        r"password[\s>|]{1,9}(?P<secret>(?!\[masked:)[^\s>|]{1,200})",
     ),
     _shape(
         "command-password",

@@ -29,12 +29,14 @@ class Bucket(StrEnum):
 
 
 class Tier(StrEnum):
-    """Quality class of a chunk: written by people, sent to many, sent by a program, or without own words."""
+    """Quality class of a chunk: written by people, sent to many, sent by a program, without own words, or no mail at all
+    (:mod:`pipeline.canaries`)."""
 
     PERSON = "person"
     BULK = "bulk"
     AUTO = "auto"
     QUOTED = "quoted"
+    CANARY = "canary"
 
 
 class Clock(StrEnum):

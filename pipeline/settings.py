@@ -227,6 +227,9 @@ class PrivacySettings(Group):
     mask_personal: tuple[Literal["card", "iban", "id", "phone", "email"], ...] = Field(
         default=(), description="personal data that becomes [masked:KIND]: any of card, iban, id, phone, email; frozen"
     )
+    canaries: int = Field(
+        default=0, ge=0, le=100, description="numbers planted per window, to see what later adapters remember; frozen"
+    )
 
 
 class CostSettings(Group):

@@ -9,6 +9,8 @@ that was copied whole into a longer one.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 RUN = 5
@@ -54,3 +56,16 @@ def likeness(held: str, other: str) -> Likeness:
     return Likeness(
         both / max(1, len(short) + len(shorter) - both), len(long & runs(theirs, LONG_RUN)) / len(long) if long else 0.0
     )
+
+
+def held_in(held: Sequence[set[str]], others: Iterable[list[str]], share: float) -> list[int]:
+    """The places in ``held`` (long runs of a text each) of which one of ``others`` (words) holds at least that share."""
+    places: dict[str, list[int]] = {}
+    for place, long in enumerate(held):
+        for run in long:
+            places.setdefault(run, []).append(place)
+    found: set[int] = set()
+    for words in others:
+        hits = Counter(place for run in runs(words, LONG_RUN) for place in places.get(run, ()))
+        found.update(place for place, n in hits.items() if n >= share * len(held[place]))
+    return sorted(found)

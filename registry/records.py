@@ -47,10 +47,18 @@ class Measured(Lenient):
     metrics: tuple[Metric, ...]
 
 
+class Safety(Lenient):
+    """How many written replies were looked at, and how many had a flag."""
+
+    outputs: int = 0
+    flagged: int = 0
+
+
 class EvalResults(Lenient):
     """``eval_results.json``."""
 
     version: int
+    safety: Safety = Safety()
     checkpoints: tuple[Measured, ...]
 
 
@@ -84,7 +92,7 @@ def rows_of(store: Store, home: Home, request: RunRequest, result: RunResult, co
             parent_adapter=request.parent.adapter_id if request.parent else None,
             created_at=result.finished_at,
             sha256=result.adapter_sha256,
-            safety_flags=0,
+            safety_flags=read_eval_results(folder / "eval_results.json").safety.flagged,
         ),
         RunResultRow(request.run_id, result.started_at, result.finished_at, result.steps, result.tokens, spent),
         *_metrics(folder / "eval_results.json", request.run_id),

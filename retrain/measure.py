@@ -21,6 +21,7 @@ from retrain.checkpoints import Checkpoint
 from retrain.choosing import Candidate, Choice, choose, last, parts_of
 from retrain.document import Evidence, document
 from retrain.latency import in_turn
+from retrain.probes import losses_of_copies, probe
 from retrain.progress import Observer, Progress
 from retrain.questions import Questions, ask, at_checkpoint, foretold_file, open_questions, write, wrote_file
 from retrain.references import Reference, of_references, references, unmeasured
@@ -58,7 +59,9 @@ def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder
     compared = references(home, study.request)
     own = Reference(study.request.adapter_id, chosen.name, chosen.folder)
     if not (folder / LOSSES).is_file():
-        write_losses(folder / LOSSES, _all_losses(study, found, own, compared, known, progress))
+        losses = _all_losses(study, found, own, compared, known, progress)
+        losses += losses_of_copies(home, study, exclusions, base, [own, *compared], known, serving)
+        write_losses(folder / LOSSES, losses)
     if not (folder / REPLIES).is_file():
         write_reply_losses(folder / REPLIES, _all_replies(study, questions, folder, found, own, compared, progress))
     if not (folder / WRITTEN).is_file():
@@ -75,6 +78,9 @@ def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder
             choice=choice,
         )
         results = document(study.request, evidence, choosing=study.selecting is not None)
+        probed, figures = probe(home, study, base, own, evidence.written, serving)
+        results |= probed
+        results["gate_evidence"] += figures
         write_atomic(folder / RESULTS, (json.dumps(results, indent=1) + "\n").encode())
     if not (folder / BEST).is_file():
         write_atomic(folder / BEST, f"{chosen.name}\n".encode())

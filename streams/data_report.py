@@ -145,7 +145,7 @@ _QUERIES: tuple[tuple[str, str], ...] = (
     SELECT {_GROUPED}, count(*), count(*) FILTER (tier = 'person'), count(*) FILTER (tier = 'bulk'),
            count(*) FILTER (tier = 'auto'), count(*) FILTER (tier = 'quoted'), count(*) FILTER (bucket = 'short'),
            count(*) FILTER (bucket = 'medium'), count(*) FILTER (bucket = 'long'), count(*) FILTER (bucket = 'verylong')
-    FROM chunk_rows WHERE mailbox = $1 {_SETS}
+    FROM chunk_rows WHERE mailbox = $1 AND tier <> 'canary' {_SETS}
     """,
     ),
     (

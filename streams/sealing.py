@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from pipeline.canaries import CANARY, canary_chunks
 from pipeline.chunks import CHUNK_FORMAT, build_chunks
 from pipeline.domain import Chunk
 from pipeline.events import Event, WindowClosed
@@ -48,7 +50,9 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
     packed: list[Packed] = []
     masked: Counter[str] = Counter()
     block = BlockBuilder(idx)
-    digests = write_shard(folder, _noted(_chunks(store, settings, ruler, mailbox, idx), packed, masked, block))
+    planted = canary_chunks(mailbox, idx, settings.privacy.canaries, partial(store.people.of, CANARY), ruler)
+    chunks = chain(_chunks(store, settings, ruler, mailbox, idx), planted)
+    digests = write_shard(folder, _noted(chunks, packed, masked, block))
     path = folder.relative_to(home.root).as_posix()
     payload = WindowClosed(
         mailbox=mailbox,

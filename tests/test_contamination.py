@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-import random
+import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline.configuration import load
-from pipeline.domain import Arrival, Clock, Item, Parsed
-from pipeline.home import Home
-from pipeline.mail import parse_mail
 from pipeline.minhash import agreement, bands_of, candidates, signatures
-from pipeline.people import PeopleKey
 from pipeline.runfiles import NEAR_COPY, read_exclusions, write_exclusions
 from pipeline.shingles import RUN, likeness, runs, words_of
-from pipeline.splits import split_of
 from pipeline.store import Store
-from pipeline.store.rows import ExclusionRow, FeedRow
-from pipeline.threads import short
-from streams.homes import make_home
-from streams.owner import Owner
+from pipeline.store.rows import ExclusionRow, LossRow
+from streams.cli.commands import cli
+from streams.data_report import data_report
 from streams.stores import opener
-
-NOW = datetime(2026, 1, 5, 12)
-SETTINGS = load(None, environment={}, overrides=["window.bootstrap=6", "window.count=6", "window.age=null"])
-VOCABULARY = [f"{a}{b}" for a in ("ka", "lo", "mi", "ru", "te", "sa", "no") for b in ("ban", "dor", "fel", "gim", "hut")]
-
-
-def words(seed: int, n: int = 120) -> list[str]:
-    source = random.Random(seed)
-    return [source.choice(VOCABULARY) + str(source.randint(0, 9)) for _ in range(n)]
-
-
-def changed(given: Sequence[str], n: int, seed: int) -> list[str]:
-    """The words with ``n`` of them replaced, evenly spread."""
-    source = random.Random(seed)
-    out = list(given)
-    for at in range(n):
-        out[(at * len(out) + len(out) // 2) // n] = f"other{source.randint(0, 10**6)}"
-    return out
-
-
-def thread_in(split: str, number: int) -> str:
-    """A Message-ID whose thread falls into that split."""
-    tried = 0
-    while True:
-        name = f"{split}{number}.{tried}@mail.example"
-        if split_of(SETTINGS.seed, short(name), SETTINGS.split).value == split:
-            return name
-        tried += 1
-
-
-class Mailbox:
-    """A home whose mails begin threads in chosen splits."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = Home(folder / "home")
-        make_home(self.home, SETTINGS, PeopleKey(b"k" * 32))
-        self.number = 0
-
-    def deliver(self, mails: Sequence[tuple[str, str]], store: Store) -> None:
-        """Takes (split, words) each as a mail of its own thread; every sixth closes a window."""
-        owner = Owner(store, self.home, SETTINGS, lambda: NOW)
-        owner.register("main", Clock.HEADER, [FeedRow("main", "main.a", "mbox", "a", NOW)])
-        items: list[Item] = []
-        for split, text in mails:
-            self.number += 1
-            at = NOW + timedelta(minutes=self.number)
-            raw = (
-                f"Message-ID: <{thread_in(split, self.number)}>\nDate: {at:%a, %d %b %Y %H:%M:%S} +0000\n"
-                f"From: ann@mail.example\nSubject: letter {self.number}\n\n{text}\n"
-            ).encode()
-            arrival = Arrival("main", "main.a", self.number, str(self.number), at, "", raw)
-            items.append(
-                Parsed("main", "main.a", self.number, str(self.number), arrival.received_at, parse_mail(arrival.raw))
-            )
-        owner.take("main", items)
-
-    def excluded(self, store: Store) -> dict[str, str]:
-        rows = store.fetch(ExclusionRow, "mailbox = ?", ["main"])
-        splits = dict(store.query("SELECT chunk_id, split FROM chunk_rows"))
-        return {splits[row.chunk_id]: row.reason for row in rows if row.chunk_id is not None}
+from tests.support.deliveries import Mailbox, changed, fillers, words
 
 
 @pytest.fixture
@@ -91,16 +25,19 @@ def mailbox(tmp_path: Path) -> Mailbox:
     return Mailbox(tmp_path)
 
 
-def fillers(n: int, start: int) -> list[tuple[str, str]]:
-    return [("train", " ".join(words(1000 + start + at))) for at in range(n)]
+def excluded(store: Store) -> dict[str, str]:
+    """Reasons by the split of the chunk that left evaluation."""
+    rows = store.fetch(ExclusionRow, "mailbox = ?", ["main"])
+    splits = dict(store.query("SELECT chunk_id, split FROM chunk_rows"))
+    return {splits[row.chunk_id]: row.reason for row in rows if row.chunk_id is not None}
 
 
 def test_a_copy_in_the_same_window_leaves_evaluation(mailbox: Mailbox) -> None:
     text = words(1)
-    with opener(mailbox.home, SETTINGS)() as store:
+    with opener(mailbox.home, mailbox.settings)() as store:
         mails = [("val", " ".join(text)), ("train", " ".join(changed(text, 3, 2))), *fillers(4, 0)]
         mailbox.deliver(mails, store)
-        (split, reason), *others = mailbox.excluded(store).items()
+        (split, reason), *others = excluded(store).items()
     assert (split, others) == ("val", [])
     assert reason.startswith(NEAR_COPY) and "(train)" in reason
 
@@ -112,18 +49,18 @@ def test_a_copy_in_a_later_window_is_found_whichever_came_first(
     mailbox: Mailbox, first: str, second: str, left: str
 ) -> None:
     text = words(3)
-    with opener(mailbox.home, SETTINGS)() as store:
+    with opener(mailbox.home, mailbox.settings)() as store:
         mailbox.deliver([(first, " ".join(text)), *fillers(5, 0)], store)
-        assert mailbox.excluded(store) == {}
+        assert excluded(store) == {}
         mailbox.deliver([*fillers(5, 20), (second, " ".join(changed(text, 4, 5)))], store)
-        assert list(mailbox.excluded(store)) == [left]
+        assert list(excluded(store)) == [left]
         mailbox.deliver([*fillers(5, 40), (second, " ".join(changed(text, 2, 6)))], store)
-        assert list(mailbox.excluded(store)) == [left]  # once, and not again
+        assert list(excluded(store)) == [left]  # once, and not again
 
 
 def test_copies_within_a_split_and_short_mails_are_no_leak(mailbox: Mailbox) -> None:
     text, short = " ".join(words(7)), "applied, thanks a lot"
-    with opener(mailbox.home, SETTINGS)() as store:
+    with opener(mailbox.home, mailbox.settings)() as store:
         mails = [
             ("val", text),
             ("val", text),
@@ -134,18 +71,18 @@ def test_copies_within_a_split_and_short_mails_are_no_leak(mailbox: Mailbox) -> 
         ]
         mailbox.deliver(mails, store)
         assert store.query("SELECT count(*) FROM shard_rows") == [(1,)]
-        assert mailbox.excluded(store) == {}
+        assert excluded(store) == {}
 
 
 def test_lost_signatures_are_made_anew(mailbox: Mailbox) -> None:
     text = words(9)
-    with opener(mailbox.home, SETTINGS)() as store:
+    with opener(mailbox.home, mailbox.settings)() as store:
         mailbox.deliver([("val", " ".join(text)), *fillers(5, 0)], store)
         (kept,) = (mailbox.home.root / "signatures" / "main").iterdir()
         before = kept.read_bytes()
         kept.write_bytes(before[:100])
         mailbox.deliver([*fillers(5, 20), ("train", " ".join(changed(text, 4, 5)))], store)
-        assert list(mailbox.excluded(store)) == ["val"]
+        assert list(excluded(store)) == ["val"]
     assert kept.read_bytes() == before
 
 
@@ -176,6 +113,44 @@ def test_signatures_estimate_likeness_and_bands_find_it(seed: int) -> None:
 def jaccard(one: Sequence[str], other: Sequence[str]) -> float:
     ours, theirs = runs(words_of(" ".join(one)), RUN), runs(words_of(" ".join(other)), RUN)
     return len(ours & theirs) / len(ours | theirs)
+
+
+def test_the_command_lists_them_with_their_effect(mailbox: Mailbox) -> None:
+    text = words(15)
+    with opener(mailbox.home, mailbox.settings)() as store:
+        mails = [
+            ("val", " ".join(text)),
+            ("val", " ".join(words(16))),
+            ("train", " ".join(changed(text, 3, 2))),
+            *fillers(3, 0),
+        ]
+        mailbox.deliver(mails, store)
+        chunks = dict(store.query("SELECT thread_id, chunk_id FROM chunk_rows WHERE split = 'val'"))
+        copy = store.query("SELECT thread_id FROM exclusion_rows")[0][0]
+        store.append(
+            [
+                LossRow("a1", "step-1", "main", id_, "val", 1.0 if thread == copy else 8.0, 4, 16, 2)
+                for thread, id_ in chunks.items()
+            ]
+        )
+    outcome = CliRunner().invoke(cli, ["--home", str(mailbox.home.root), "contamination", "--json"])
+    told = json.loads(outcome.output)
+    assert told["held_out"] == 2 and [one["split"] for one in told["copies"]] == ["val"]
+    (effect,) = told["effects"]
+    assert (effect["without"], effect["with_copies"], effect["copies_alone"]) == (2.0, 9 / 8, 0.25)
+    shown = CliRunner().invoke(cli, ["--home", str(mailbox.home.root), "contamination"]).output
+    assert "1 of 2 held-out chunks (50.0%)" in shown and "near copy of" in shown
+
+
+def test_canaries_are_chunks_and_no_mail(tmp_path: Path) -> None:
+    planted = Mailbox(tmp_path, "privacy.canaries=2")
+    with opener(planted.home, planted.settings)() as store:
+        planted.deliver([*fillers(5, 0), ("train", "password: hunter22 and password: tr0mbone9")], store)
+        rows = store.query("SELECT chunk_id, split, message_keys, n_messages FROM assignments WHERE tier = 'canary'")
+        assert sorted(rows) == [(f"canary:w0:{place}", "train", [], 0) for place in range(2)]
+        assert store.query("SELECT count(*) FROM messages") == [(6,)]
+        assert data_report(store, "main").ever.chunks == 6
+        assert store.query("SELECT kind, n FROM masked") == [("password", 2)]
 
 
 def test_exclusions_say_which_are_copies(tmp_path: Path) -> None:

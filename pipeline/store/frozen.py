@@ -39,6 +39,7 @@ def frozen_settings(settings: Settings) -> dict[str, object]:
         "chunk.ruler": _ruler(settings.chunk.ruler),
         "privacy.mask_credentials": settings.privacy.mask_credentials,
         "privacy.mask_personal": sorted(settings.privacy.mask_personal),
+        "privacy.canaries": settings.privacy.canaries,
     }
 
 

@@ -44,7 +44,9 @@ MODULES = (
     "gate",
     "search",
     "masking",
+    "contamination",
     "serving",
+    "deploying",
 )
 PREFIX = "bench_"
 
