@@ -1,0 +1,140 @@
+"""Kills before every effect of a promotion and its deployment, and what must hold at any moment between them."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.configuration import write_home
+from pipeline.home import Home, sha256_folder
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import AdapterRow, JournalRow
+from registry.deploy.standing import standing
+from registry.deploy.vllm import read_alias
+from registry.journal import Status, fold
+from tests.conftest import REPOSITORY
+from tests.support.finished import Finished
+from tests.support.lineage import MAILBOX
+from tests.support.vllm import FakeVllm
+
+
+@dataclass
+class Lives:
+    """A forking process that carries out the home's work, and is killed on the way."""
+
+    process: subprocess.Popen[str]
+
+    def live(self, kill_before: int) -> tuple[int, int]:
+        """The exit code of one life (-9: killed), and how many effects it counted."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{kill_before}\n")
+        self.process.stdin.flush()
+        code, count = self.process.stdout.readline().split()
+        return int(code), int(count)
+
+
+@contextmanager
+def lives(home: Home) -> Iterator[Lives]:
+    argv = [sys.executable, "-m", "tests.support.promoting", str(home.root)]
+    # The allocator of Arrow has a thread, and a process with threads is not one to fork.
+    env = {
+        **os.environ,
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(argv, cwd=REPOSITORY, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Lives(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def prepare(root: Path, vllm: FakeVllm) -> Finished:
+    """A home with a champion that serves, and a finished run that is better and not decided."""
+    settings = Settings.model_validate({"deploy": {"vllm": {"url": vllm.url, "drain": 0}}})
+    runs = Finished.at(root, settings)
+    write_home(runs.home, settings)
+    runs.step()
+    with lives(runs.home) as served:
+        runs.store.close()
+        assert served.live(0)[0] == 0
+    runs.store = Store.open(runs.home, None, None)
+    runs.close_window()
+    asked = runs.request()
+    runs.finish(asked, new=-0.2)
+    runs.store.close()
+    return runs
+
+
+def check(home: Home, vllm: FakeVllm, *, champions: set[str]) -> str | None:
+    """What must hold at any moment; returns the champion."""
+    with Store.open(home, None, None) as store:
+        state = fold(store.fetch(JournalRow, order="ordinal"))
+        digests = {row.adapter_id: row.sha256 for row in store.fetch(AdapterRow)}
+    reigning = [one.adapter_id for one in state.adapters.values() if one.status is Status.CHAMPION]
+    assert len(reigning) == 1 and reigning[0] in champions
+    link = home.champion_link(MAILBOX).resolve()
+    assert link.name in champions and sha256_folder(link) == digests[link.name]
+    alias = read_alias(home, MAILBOX)
+    assert alias is not None and alias.adapter_id in champions
+    assert alias.model in vllm.loaded, "whoever asks for the champion is answered"
+    for path in vllm.loaded.values():
+        assert sha256_folder(Path(path)) == digests.get(Path(path).name, sha256_folder(Path(path)))
+    return reigning[0]
+
+
+def kill_everywhere(tmp_path: Path, vllm: FakeVllm, most: int, seed: int = 7) -> tuple[int, int]:
+    """Kills before each effect in turn (``most`` of them at most, evenly spread), and the next life somewhere, too; returns
+    how many kills there were, and how many effects an undisturbed life has."""
+    runs = prepare(tmp_path / "template", vllm)
+    home, template = Home(tmp_path / "home"), runs.home.root
+    rng = random.Random(seed)
+    kills = 0
+    (before,) = [row.adapter_id for row in _adapters(runs.home)]
+    loaded = {name: path.replace(str(template), str(home.root)) for name, path in vllm.loaded.items()}
+    with lives(home) as lived:
+
+        def again() -> None:
+            shutil.rmtree(home.root, ignore_errors=True)
+            shutil.copytree(template, home.root, symlinks=True)
+            vllm.loaded = dict(loaded)
+
+        again()
+        code, effects = lived.live(0)
+        assert code == 0 and effects > 20
+        champion = check(home, vllm, champions={_newest(home)})
+        assert champion != before and set(vllm.loaded) == {f"mailtide-{champion}"}
+        step = max(1, -(-effects // most))
+        for doomed in range(1 + rng.randrange(step), effects + 1, step):
+            again()
+            for number in (doomed, rng.randrange(1, effects + 1)):
+                code, _ = lived.live(number)
+                assert code in (0, -9), f"killed before effect {number}"
+                kills += code == -9
+                check(home, vllm, champions={before, str(champion)})
+            assert lived.live(0)[0] == 0
+            assert check(home, vllm, champions={str(champion)}) == champion
+            assert set(vllm.loaded) == {f"mailtide-{champion}"}, "nothing is left behind"
+            for target in ("symlink", "vllm"):
+                here = standing(home, target, MAILBOX)
+                assert (here.adapter_id, here.step, here.trouble, here.leftovers) == (champion, "", "", ())
+    return kills, effects
+
+
+def _adapters(home: Home) -> list[AdapterRow]:
+    with Store.open(home, None, None) as store:
+        return store.fetch(AdapterRow, order="created_at")
+
+
+def _newest(home: Home) -> str:
+    return _adapters(home)[-1].adapter_id
