@@ -34,8 +34,8 @@ HOST = re.compile(r"\b[\w-]+(?:\.[\w-]+)*\.(?:org|io|com|co|net|dev|ai)\b", re.I
 HOSTS = {"keepachangelog.com"}
 """The only hosts that the documentation may name; above all it names no registry of packages."""
 ABSOLUTE = re.compile(r"(?<![\w~.:/<*])/[a-z]+/\S*")
-PLACEHOLDERS = ("/models/", "/proc/")
-"""The only absolute paths it may name: whose machine a text was written on is nobody's business."""
+PLACEHOLDERS = ("/models/", "/proc/", "/api/")
+"""The only absolute paths it may name, endpoints apart: whose machine a text was written on is nobody's business."""
 
 TINY = {
     "MAILTIDE_MODEL__BUILTIN__BASE_TOKENS": "20000",

@@ -158,6 +158,7 @@ def test_decisions_come_as_they_fall_and_those_that_were_missed(tmp_path: Path) 
             assert (kind, entry["event"], entry["reason"], number) == ("decision", "rejected", "dull", "7")
 
 
+@pytest.mark.timeout(900)
 def test_a_run_is_started_once_and_followed_to_its_verdict(tmp_path: Path) -> None:
     archive = tmp_path / "archive.mbox"
     write_mailbox(archive, seed=3, messages=110)
@@ -196,6 +197,7 @@ def test_a_run_is_started_once_and_followed_to_its_verdict(tmp_path: Path) -> No
         assert ask("/api/status")[1]["trouble"] is None
 
 
+@pytest.mark.timeout(900)
 def test_where_a_daemon_trains_it_is_asked_to(tmp_path: Path) -> None:
     archive = tmp_path / "archive.mbox"
     write_mailbox(archive, seed=3, messages=110)
