@@ -20,7 +20,7 @@ from pipeline.replay import build_schedule
 from pipeline.runfiles import Loss
 from pipeline.settings import ReplaySettings, TrainSettings
 from retrain.forgetting.arms import ARMS, Arm, parse_arm
-from retrain.forgetting.figures import ValChunk, draw_threads, figures, matrix, rare_senders
+from retrain.forgetting.figures import Senders, ValChunk, draw_threads, figures, matrix, rare_senders
 from retrain.forgetting.orders import by_forgetting, by_sender, by_window, equal, in_place, late, silent_first
 from streams.cli.commands import carry_out
 from streams.demo.mailbox import write_mailbox
@@ -145,11 +145,18 @@ def losses(window: int, *nats: float) -> list[Loss]:
 
 def test_forgetting_is_the_rise_above_the_best_ever() -> None:
     seed = {0: losses(0, 4.0), 1: losses(1, 4.5, 3.0), 2: losses(2, 4.2, 3.6, 5.0)}
-    found = figures(matrix(CHUNKS, 3, [seed]), CHUNKS, frozenset({"ben"}), draw_threads(CHUNKS, draws=50))
+    found = figures(
+        matrix(CHUNKS, 3, [seed]),
+        CHUNKS,
+        Senders(frozenset({"ben"}), frozenset({"ben", "ann"})),
+        draw_threads(CHUNKS, draws=50),
+    )
     assert found.forgetting is not None and found.new is not None and found.rare is not None
     assert found.forgetting.value == pytest.approx(np.mean([0.5, np.mean([0.2, 0.6])]))
     assert found.new.value == pytest.approx(np.mean([3.0, 5.0]))
     assert found.rare.value == pytest.approx(np.mean([4.5, 4.2]))
+    assert found.rarer is not None
+    assert found.rarer.value == pytest.approx(np.mean([(4.5 + 3.0) / 2, (4.2 + 3.6 + 5.0) / 3]))
     assert found.end.value == pytest.approx(np.mean([4.2, 3.6, 5.0]))
 
 
@@ -162,8 +169,8 @@ def test_a_difference_between_arms_is_paired() -> None:
     }
     other = {at: [Loss("b", "", one.chunk_id, "val", one.nll + 1, 10, 40, 2) for one in each] for at, each in mine.items()}
     counts = draw_threads(chunks, draws=200)
-    rare = frozenset({"ann"})
-    first, second = (figures(matrix(chunks, 2, [seed]), chunks, rare, counts).end for seed in (mine, other))
+    senders = Senders(frozenset({"ann"}), frozenset({"ann"}))
+    first, second = (figures(matrix(chunks, 2, [seed]), chunks, senders, counts).end for seed in (mine, other))
     low, high = second.minus(first).interval()
     assert (low, high) == pytest.approx((0.1, 0.1))
     assert np.diff(first.interval()) > 1
@@ -172,7 +179,7 @@ def test_a_difference_between_arms_is_paired() -> None:
 def test_the_rarest_senders_are_those_that_can_be_rehearsed() -> None:
     chunks = [ValChunk(str(n), f"t{n}", f"s{n}", 0) for n in range(21)]
     train = pa.table({"sender": [f"s{n}" for n in range(1, 21)], "n_tokens": list(range(1, 21))})
-    assert rare_senders(chunks, train) == {"s1", "s2"}
+    assert rare_senders(chunks, train) == Senders(frozenset({"s1", "s2"}), frozenset(f"s{n}" for n in range(1, 11)))
 
 
 def test_a_page_keeps_what_stands_around_a_study(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def _train(
     if replay.strategy == "none":
         upto = upto.filter(pc.is_in(upto["window_idx"], value_set=pa.array(new, pa.int32())))
     context = f"window {window}"
-    manifest = _chosen(manifest_of(context, upto, new, lineage, seed=bench.seed, replay=replay), arm, rises, bench.seed)
+    turns = replay.model_copy(update={"strategy": "stratified"}) if arm.order == "mixed" else replay
+    manifest = _chosen(manifest_of(context, upto, new, lineage, seed=bench.seed, replay=turns), arm, rises, bench.seed)
     schedule = build_schedule(manifest, seed=bench.seed, context=context, replay=replay, train=settings.train)
     if arm.placement == "late":
         schedule = orders.late(schedule)
@@ -179,7 +180,7 @@ def _chosen(manifest: Manifest, arm: Arm, rises: dict[int, float], seed: int) ->
     match arm.order:
         case "window":
             manifest = orders.equal(manifest)
-        case "forgetting":
+        case "forgetting" | "mixed":
             manifest = orders.by_forgetting(manifest, rises)
         case "sender":
             manifest = orders.by_sender(manifest, 1000 * manifest.windows[-1] + seed)

@@ -21,7 +21,7 @@ from pipeline.runfiles import Loss
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 2000
-DECILE = 0.1
+DECILE, HALF = 0.1, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,23 @@ class Drawn:
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Of one arm, nats per token. Means over all trainings after window 0 of: ``forgetting``, how far the windows trained
-    before stand above the best loss that they ever had; ``new``, the loss on the window just trained; ``rare``, the loss on
-    the senders with the least mail. ``end`` and ``rare_end`` are losses on all windows, and on those senders, after the
-    last training. A full retrain has only the last two."""
+    before stand above the best loss that they ever had; ``new``, the loss on the window just trained; ``rare`` and
+    ``rarer``, the loss on the rarest decile and on the rarer half of senders. ``end`` is the loss on all windows after the
+    last training, all that a full retrain has."""
 
     forgetting: Drawn | None
     new: Drawn | None
     rare: Drawn | None
+    rarer: Drawn | None
     end: Drawn
-    rare_end: Drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """The rarest decile and the rarer half of the senders that can be rehearsed and measured."""
+
+    rare: frozenset[str]
+    rarer: frozenset[str]
 
 
 def matrix(chunks: Sequence[ValChunk], trainings: int, seeds: Sequence[Mapping[int, Sequence[Loss]]]) -> Matrix:
@@ -96,14 +104,15 @@ def matrix(chunks: Sequence[ValChunk], trainings: int, seeds: Sequence[Mapping[i
     return Matrix(nats, tokens)
 
 
-def rare_senders(chunks: Sequence[ValChunk], train: pa.Table, share: float = DECILE) -> frozenset[str]:
-    """Of the senders with both val and train chunks, the ``share`` with the fewest train tokens, at least one: rarer ones
+def rare_senders(chunks: Sequence[ValChunk], train: pa.Table) -> Senders:
+    """Of the senders with both val and train chunks, those with the fewest train tokens; each group has at least one. Others
     cannot be rehearsed, or not measured."""
     tokens: Counter[str] = Counter()
     for sender, count in zip(train["sender"].to_pylist(), train["n_tokens"].to_pylist(), strict=True):
         tokens[sender] += count
     both = sorted({chunk.sender for chunk in chunks} & set(tokens), key=lambda sender: (tokens[sender], sender))
-    return frozenset(both[: max(1, round(share * len(both)))])
+    rare, rarer = (frozenset(both[: max(1, round(share * len(both)))]) for share in (DECILE, HALF))
+    return Senders(rare, rarer)
 
 
 def draw_threads(chunks: Sequence[ValChunk], draws: int = DRAWS, seed: int = 0) -> Floats:
@@ -134,32 +143,36 @@ def rises(losses: Floats) -> Floats:
     return risen
 
 
-def figures(found: Matrix, chunks: Sequence[ValChunk], rare: frozenset[str], counts: Floats) -> Figures:
+def figures(found: Matrix, chunks: Sequence[ValChunk], senders: Senders, counts: Floats) -> Figures:
     """The figures of one arm, over the draws of :func:`draw_threads`."""
     windows = np.array([chunk.window for chunk in chunks])
     losses = window_losses(found, windows, counts)
     last = losses.shape[2] - 1
     chain = not np.isnan(losses[0, :, 1, :]).all()
-    rarely = np.array([chunk.sender in rare for chunk in chunks])
-    of_rare = _pooled(found, rarely, windows, counts)
     end = _drawn(_mean(losses[:, :, last, :], 2))
-    rare_end = _drawn(of_rare[:, :, last])
     if not chain:
-        return Figures(None, None, None, end, rare_end)
+        return Figures(None, None, None, None, end)
     risen = rises(losses)
     past = [_mean(risen[:, :, training, :training], 2) for training in range(1, last + 1)]
     new = np.stack([losses[:, :, training, training] for training in range(1, last + 1)])
     return Figures(
         _drawn(np.mean(past, axis=0)),
         _drawn(_mean(new, 0)),
-        _drawn(_mean(of_rare[:, :, 1:], 2)),
+        _of_senders(senders.rare, found, chunks, windows, counts),
+        _of_senders(senders.rarer, found, chunks, windows, counts),
         end,
-        rare_end,
     )
 
 
-def _pooled(found: Matrix, chosen: npt.NDArray[np.bool_], windows: npt.NDArray[np.int64], counts: Floats) -> Floats:
-    """Nats per token of the ``chosen`` chunks in the windows trained so far, (draws, seeds, trainings)."""
+def _of_senders(
+    senders: frozenset[str],
+    found: Matrix,
+    chunks: Sequence[ValChunk],
+    windows: npt.NDArray[np.int64],
+    counts: Floats,
+) -> Drawn:
+    """Nats per token of the senders' chunks in the windows trained so far, on average over trainings after window 0."""
+    chosen = np.array([chunk.sender in senders for chunk in chunks])
     seeds, trainings, _ = found.nats.shape
     pooled = np.full((len(counts), seeds, trainings), np.nan)
     for training in range(trainings):
@@ -169,7 +182,7 @@ def _pooled(found: Matrix, chosen: npt.NDArray[np.bool_], windows: npt.NDArray[n
             above = counts[:, mine] @ found.nats[:, training, mine].T
             with np.errstate(invalid="ignore", divide="ignore"):
                 pooled[:, :, training] = above / below[:, None]
-    return pooled
+    return _drawn(_mean(pooled[:, :, 1:], 2))
 
 
 def _drawn(values: Floats) -> Drawn:

@@ -52,8 +52,8 @@ def study_command() -> None:
     "named",
     multiple=True,
     metavar="ARM",
-    help="Only these: none, full, or uniform, stratified, sender, window, forgetting, silent, as in uniform@20%, "
-    "uniform@20%/in-place or uniform@20%/late; once per arm.",
+    help="Only these: none, full, or uniform, stratified, sender, window, forgetting, mixed, silent, as in "
+    "uniform@20%, uniform@20%/in-place or uniform@20%/late; once per arm.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the study.")
 @click.option(
@@ -125,7 +125,7 @@ def _draw(study: Study, keep: Path, into: Path | None, name: str) -> list[tuple[
 
 
 def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list[tuple[str, str]], as_json: bool) -> None:
-    from streams.forgetting.report import COLUMNS, cells, markdown, rows, write_part
+    from streams.forgetting.report import APART, COLUMNS, REFERENCE, apart, cells, markdown, rows, write_part
 
     if into is not None:
         write_part(into, name, markdown(study, pictures))
@@ -139,7 +139,9 @@ def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list
         }
         print_json(document)
         return
-    print_table(COLUMNS, [cells(row) for row in rows(study)], title="nats per token, 95 % intervals over threads")
+    told = rows(study)
+    print_table(COLUMNS, [cells(row) for row in told], title="nats per token, 95 % intervals over threads")
+    print_table(APART, [apart(row) for row in told], title=f"loss beside that of {REFERENCE}")
     click.echo(f"Drawn: {keep}/forgetting-{name}-matrix.png, {keep}/forgetting-{name}-curve.png")
     if into is not None:
         click.echo(f"Written: {into}")

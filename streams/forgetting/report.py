@@ -48,9 +48,9 @@ class Row:
     new_change: Told | None
     rare: Told | None
     rare_apart: Told | None
+    rarer_apart: Told | None
     end: Told
     end_apart: Told | None
-    rare_end_apart: Told | None
     new_tokens: float
     rehearsal_tokens: float
     cpu_s: float
@@ -77,9 +77,9 @@ def _row(arm: Trained, none: Trained | None, reference: Trained | None) -> Row:
         new_change=_both(mine.new, bare.new if bare else None, lambda a, b: a.minus(b).over(b)),
         rare=_told(mine.rare),
         rare_apart=_apart(mine.rare, other.rare if other else None),
+        rarer_apart=_apart(mine.rarer, other.rarer if other else None),
         end=Told.of(mine.end),
         end_apart=_apart(mine.end, other.end if other else None),
-        rare_end_apart=_apart(mine.rare_end, other.rare_end if other else None),
         new_tokens=_mean(cost.new_tokens for cost in costs),
         rehearsal_tokens=_mean(cost.rehearsal_tokens for cost in costs),
         cpu_s=_mean(cost.cpu_s for cost in costs),
@@ -115,11 +115,11 @@ COLUMNS = (
     f"minus {REFERENCE}",
     "new",
     "new, change to none",
-    f"rare, minus {REFERENCE}",
-    "all windows at the end",
     "tokens new + again",
     "CPU s",
+    "wall s",
 )
+APART = ("arm", "rarest decile of senders", "rarer half of senders", "all windows, after the last training")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -131,11 +131,16 @@ def cells(row: Row) -> tuple[str, ...]:
         _text(row.forgetting_apart, "{:+.3f}"),
         "" if row.new is None else f"{row.new.value:.3f}",
         _text(row.new_change, "{:+.1%}"),
-        _text(row.rare_apart, "{:+.3f}"),
-        f"{row.end.value:.3f}",
         f"{row.new_tokens:,.0f} + {row.rehearsal_tokens:,.0f}",
         f"{row.cpu_s:.1f}",
+        f"{row.wall_s:.1f}",
     )
+
+
+def apart(row: Row) -> tuple[str, ...]:
+    """A row's differences to the reference, under :data:`APART`; its loss at the end before the difference."""
+    end = " ".join(part for part in (f"{row.end.value:.3f}", _text(row.end_apart, "{:+.3f}")) if part)
+    return (row.arm, _text(row.rare_apart, "{:+.3f}"), _text(row.rarer_apart, "{:+.3f}"), end)
 
 
 def _text(told: Told | None, form: str) -> str:
@@ -146,17 +151,28 @@ def _text(told: Told | None, form: str) -> str:
 
 def markdown(study: Study, pictures: Sequence[tuple[str, str]]) -> str:
     """The part of a page that tells of one study; ``pictures`` are (caption, path relative to the page)."""
+    told = rows(study)
     lines = [
         _about(study),
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(cells(row)) + " |" for row in rows(study)),
+        *_table(COLUMNS, [cells(row) for row in told]),
+        "",
+        f"Loss beside that of {REFERENCE}:",
+        "",
+        *_table(APART, [apart(row) for row in told]),
         "",
         *_full(study),
         *(line for caption, path in pictures for line in (f"![{caption}]({path})", "")),
     ]
     return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(line) + " |" for line in lines),
+    ]
 
 
 def _about(study: Study) -> str:
@@ -165,8 +181,8 @@ def _about(study: Study) -> str:
     return (
         f"Windows in order: {parts}; {study.cut.first:,} mails in window 0, {study.cut.mails:,} in each other. "
         f"{study.seeds} seeds; {study.val_chunks} val chunks in {study.val_threads} threads; the rarest decile of "
-        f"senders is {study.rare[0]} senders with {study.rare[1]} val chunks. Loss of the base on each window, before any "
-        f"training: {base}."
+        f"senders is {study.rare[0]} with {study.rare[1]} val chunks, the rarer half {study.rarer[0]} with "
+        f"{study.rarer[1]}. Loss of the base on each window, before any training: {base}."
     )
 
 

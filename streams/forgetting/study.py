@@ -65,7 +65,7 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Study:
     """A finished study. ``windows`` names the archive of each window, ``base`` is the untrained model's loss on it,
-    ``rare`` counts senders and val chunks behind the figure of rare senders."""
+    ``rare`` and ``rarer`` count senders and val chunks behind those figures."""
 
     archives: tuple[str, ...]
     windows: tuple[str, ...]
@@ -75,6 +75,7 @@ class Study:
     val_chunks: int
     val_threads: int
     rare: tuple[int, int]
+    rarer: tuple[int, int]
     base: tuple[float, ...]
     arms: tuple[Trained, ...]
 
@@ -141,7 +142,7 @@ def gather(
 
     chunks, count = material.val, len(material.windows)
     counts = draw_threads(chunks)
-    rare = rare_senders(chunks, material.candidates)
+    senders = rare_senders(chunks, material.candidates)
     windows = np.array([chunk.window for chunk in chunks])
     trained = []
     for arm in arms:
@@ -156,7 +157,7 @@ def gather(
             costs.append(tuple(place.cost(window) for window in done))
         found = matrix(chunks, count, measured)
         risen = rises(window_losses(found, windows, counts[:1]))[0].mean(axis=0)
-        trained.append(Trained(arm, figures(found, chunks, rare, counts), risen, tuple(costs)))
+        trained.append(Trained(arm, figures(found, chunks, senders, counts), risen, tuple(costs)))
     base = matrix(chunks, count, [{0: Place(folder / "trainings" / BASE / "seed=0").losses(0)}])
     return Study(
         archives=tuple(path.name for path in archives),
@@ -166,7 +167,8 @@ def gather(
         seeds=seeds,
         val_chunks=len(chunks),
         val_threads=len({chunk.thread_id for chunk in chunks}),
-        rare=(len(rare), sum(chunk.sender in rare for chunk in chunks)),
+        rare=(len(senders.rare), sum(chunk.sender in senders.rare for chunk in chunks)),
+        rarer=(len(senders.rarer), sum(chunk.sender in senders.rarer for chunk in chunks)),
         base=tuple(window_losses(base, windows, counts[:1])[0, 0, 0].tolist()),
         arms=tuple(trained),
     )
