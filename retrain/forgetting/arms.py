@@ -13,7 +13,7 @@ Placement = Literal["top", "place", "late", "full"]
 
 ORDERS = ("none", "uniform", "stratified", "sender", "window", "forgetting", "mixed", "silent", "full")
 """How rehearsal is chosen: nothing; in the product's ``uniform`` or ``stratified`` way; a chunk of every sender in turn,
-whatever was rehearsed before; as much of every past window; by how much each past window was forgotten; ``mixed``: the same,
+whatever was rehearsed before; as much of every past window; by how much each past window was forgotten; ``mixed``: so too,
 senders and threads taking turns within a window; first those senders who do not write in the new window. ``full`` is no
 rehearsal but a training from the base on everything."""
 

@@ -105,8 +105,8 @@ def matrix(chunks: Sequence[ValChunk], trainings: int, seeds: Sequence[Mapping[i
 
 
 def rare_senders(chunks: Sequence[ValChunk], train: pa.Table) -> Senders:
-    """Of the senders with both val and train chunks, those with the fewest train tokens; each group has at least one. Others
-    cannot be rehearsed, or not measured."""
+    """Of the senders with both val and train chunks, those with the fewest train tokens; each group has one at least. The
+    others cannot be rehearsed, or not measured."""
     tokens: Counter[str] = Counter()
     for sender, count in zip(train["sender"].to_pylist(), train["n_tokens"].to_pylist(), strict=True):
         tokens[sender] += count
