@@ -40,6 +40,10 @@ ROUNDING = (("train", "processes"),)
 run's id, and whatever their value it has the same schedule."""
 
 
+BESIDE = (("train", "report_to"),)
+"""Settings that change what is told of a run or kept beside it, as (group, name), and no byte of what it makes."""
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,7 +123,7 @@ class RunRequest(Frozen):
                 del trained["settings"][group][name]
         if not trained["owner"]:
             del trained["owner"]
-        for group, name in ROUNDING:
+        for group, name in (*ROUNDING, *BESIDE):
             del trained["settings"][group][name]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -160,6 +160,9 @@ class TrainSettings(Group):
     retry: RetrySettings = RetrySettings()
     gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's own choice")
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(), description="tensorboard (in runs/ID/tensorboard), wandb (offline unless WANDB_MODE says otherwise)"
+    )
     processes: PositiveInt = Field(default=1, description="that share each step on this machine, one per GPU")
 
 

@@ -30,6 +30,7 @@ from retrain.model import Compute, context_of, continued_adapter, fresh_adapter,
 from retrain.pace import Pacing
 from retrain.progress import Observer, Progress
 from retrain.references import adapter_folder
+from retrain.tracking import trackers
 from retrain.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
 
 CHECKPOINTS = "checkpoints"
@@ -182,9 +183,10 @@ def _fits(
     """Trains on from the newest checkpoint; False when memory ran out on the way."""
     done = checkpoints.newest_whole(checkpointing.folder)
     pacing = Pacing(sum(len(example.ids) for batch in study.batches for example in batch.examples))
+    begun = done.step if done else 0
     with ExitStack() as written:
         first = compute.ranks.first
-        metrics = written.enter_context(MetricsFile(folder / METRICS, done.step if done else 0)) if first else None
+        metrics = written.enter_context(MetricsFile(folder / METRICS, begun)) if first else None
 
         def on_step(record: StepRecord) -> None:
             if metrics is None:
@@ -204,6 +206,7 @@ def _fits(
                 )
             )
 
+        told = trackers(study.request.settings.train.report_to, folder, study.request.run_id, begun) if first else []
         try:
             fit(
                 study.model,
@@ -215,6 +218,7 @@ def _fits(
                 on_step=on_step,
                 checkpointing=checkpointing,
                 passes=passes,
+                trackers=told,
             )
         except Exception as error:
             if not is_out_of_memory(error):

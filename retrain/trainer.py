@@ -121,11 +121,12 @@ def fit(
     on_step: Callable[[StepRecord], None],
     checkpointing: Checkpointing | None = None,
     passes: Passes = SUITING,
+    trackers: Sequence[TrainerCallback] = (),
 ) -> None:
     """Trains ``model`` in place on ``batches``, in their order, going on from the newest whole checkpoint if there is one.
 
-    ``passes`` bound what is in the model at once. Raises ``RunError`` naming the chunks of the batch when a loss is not a
-    number.
+    ``passes`` bound what is in the model at once; ``trackers`` hear the loss of each step and checkpoint. Raises
+    ``RunError`` naming the chunks of the batch when a loss is not a number.
     """
     steps = math.ceil(len(batches) / recipe.accumulation)
     resume = None
@@ -168,6 +169,7 @@ def fit(
             on_step=on_step,
             checkpointing=checkpointing,
             passes=passes,
+            trackers=trackers,
         )
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
 
@@ -187,7 +189,12 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         on_step: Callable[[StepRecord], None],
         checkpointing: Checkpointing | None,
         passes: Passes,
+        trackers: Sequence[TrainerCallback],
     ) -> None:
+        def heard(record: StepRecord) -> None:
+            on_step(record)
+            self._track({"loss": record.loss, "learning_rate": record.lr, "tokens": record.tokens, "epoch": record.epoch})
+
         self._passes = passes
         self._side_by_side = side_by_side
         self._one_after_another = True
@@ -196,8 +203,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         self._compute = compute
         self._pad = pad
         self._checkpointing = checkpointing
-        self._meter = StepMeter(batches, arguments, on_step)
-        super().__init__(model=model, args=arguments, train_dataset=batches, callbacks=[self._meter])
+        self._meter = StepMeter(batches, arguments, heard)
+        super().__init__(model=model, args=arguments, train_dataset=batches, callbacks=[self._meter, *trackers])
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> Any:
@@ -280,6 +287,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             return
         step = self.state.global_step
         losses = plan.score(checkpoints.name_of(step))
+        if losses:
+            self._track({"eval_loss": sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)})
         if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses)):
             self.control.should_training_stop = True
 
@@ -299,6 +308,10 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
         return should_stop(history, plan.patience, plan.min_delta)
 
+
+    def _track(self, figures: dict[str, float]) -> None:
+        """Past ``Trainer.log``, which would keep them all in the state of each checkpoint."""
+        self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
     def _require_finite(self, step: int) -> None:
         if all(bool(torch.isfinite(parameter).all()) for parameter in self._trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
 from streams.claims import Windows, draft, undecided
 from streams.devices import training_device
+from streams.requirements import install_command
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
@@ -68,6 +70,7 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
     if elsewhere or undecided(store, mailbox) is not None:
         return
     _require_base(draft(store, home, settings, mailbox, windows))
+    _require_trackers(settings.train.report_to)
     room = plan_next(store, home, settings, mailbox, windows).room
     if room is not None and room.fit is Fit.NOT:
         gib = 1 << 30
@@ -76,6 +79,17 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
             f"training would take about {room.needed / gib:.1f} GiB, and {room.device} has {room.memory / gib:.1f} GiB, "
             "too little for the longest chunk alone",
             hint=cure,
+        )
+
+
+def _require_trackers(names: Sequence[str]) -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        extra = [install_command("tracking")] if "tensorboard" in missing else []
+        commands = [*extra, *(["pip install wandb"] if "wandb" in missing else [])]
+        raise RunError(
+            f"train.report_to asks for {', '.join(missing)}, not installed here",
+            hint=f"install with `{' && '.join(commands)}`, or take it out of train.report_to",
         )
 
 

@@ -89,7 +89,12 @@ def test_replies_need_a_chat_template(copy: Path) -> None:
 def test_a_model_that_looks_ahead_is_refused_by_name_and_by_deed(tmp_path: Path, base: Path) -> None:
     torch.manual_seed(1)
     config = BertConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=1.0
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=1.0,
     )
     BertForMaskedLM(config).save_pretrained(str(tmp_path))
     shutil.copy(base / "tokenizer.json", tmp_path)

@@ -94,7 +94,7 @@ def test_the_run_stays_undecided(tmp_path: Path) -> None:
 
     told: list[Event] = []
     bus = EmbeddedBus(opener(Home(tmp_path), Settings()))
-    bus.publish = told.extend  # type: ignore[method-assign]
+    bus.publish = told.extend  # type: ignore[assignment,method-assign]
     asked = Event.of(RunRequested(mailbox="main", run_id="0a", windows=(0,)), at=utc_now())
     with pytest.raises(RunError, match="the GPU is gone"):
         Trainer(Home(tmp_path), Gone(Home(tmp_path)), bus, lambda step: None).train(asked)

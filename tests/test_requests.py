@@ -44,6 +44,10 @@ def test_every_setting_that_changes_the_bytes_changes_the_id(train: dict[str, An
     assert request(**train).run_id != request().run_id
 
 
+def test_what_is_only_told_of_a_run_does_not_name_it() -> None:
+    assert request(report_to=("tensorboard",)).run_id == request().run_id
+
+
 def test_a_request_written_before_a_setting_existed_is_still_the_same() -> None:
     document = request().model_dump(mode="json")
     for group, name in LATER:

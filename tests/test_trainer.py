@@ -13,13 +13,14 @@ import torch
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.passes import CPU_PASS_TOKENS
-from pipeline.runfiles import Loss
+from pipeline.runfiles import Loss, read_losses
 from pipeline.settings import ModelSettings, TrainSettings
 from retrain import checkpoints
 from retrain.base import build
 from retrain.batches import Batch, Example, Source, encode, groups_of_like_length
 from retrain.losses import EVAL_VERSION, score
 from retrain.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
+from retrain.tracking import trackers
 from retrain.trainer import Checkpointing, Recipe, StepRecord, fit
 from tests.support.mailroom import TINY, letters
 
@@ -196,6 +197,42 @@ def test_a_half_written_checkpoint_is_removed_and_training_goes_on_from_a_whole_
     for name, value in weights(reference).items():
         assert torch.equal(weights(again)[name], value), name
     assert not (tmp_path / "whole" / ".partial").exists()
+
+
+def test_a_tracker_hears_the_losses(base: Path, examples: list[Example], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    splits = {example.chunk_id: "val" for example in examples}
+    model = adapted(base)
+
+    def measure(name: str) -> list[Loss]:
+        return score(
+            model, examples[:4], splits, adapter_id="a", checkpoint=name, pad=1, compute=COMPUTE, batch_tokens=999
+        )  # fmt: skip
+
+    records: list[StepRecord] = []
+    fit(
+        model, pairs(examples), RECIPE, compute=COMPUTE, pad=1, folder=tmp_path, on_step=records.append,
+        checkpointing=saving(tmp_path / "checkpoints", measure),
+        trackers=trackers(("tensorboard",), tmp_path, "0a", 0),
+    )  # fmt: skip
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    told = events.Scalars("train/loss")
+    assert [(event.step, event.value) for event in told] == [(r.step, pytest.approx(r.loss, rel=1e-5)) for r in records]
+    on_val = {event.step: event.value for event in events.Scalars("eval/loss")}
+    for checkpoint in checkpoints.find(tmp_path / "checkpoints"):
+        losses = read_losses(checkpoint.folder / checkpoints.LOSSES)
+        mean = sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)
+        assert on_val.pop(checkpoint.step) == pytest.approx(mean, rel=1e-5)
+    assert on_val == {}
+    assert 'log_history": []' in (tmp_path / "checkpoints" / "step-000006" / "trainer_state.json").read_text()
+
+
+def test_nobody_is_told_unless_asked(tmp_path: Path) -> None:
+    assert TrainSettings().report_to == ()
+    assert trackers((), tmp_path, "0a", 0) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_a_gradient_has_ruined_are_never_a_checkpoint(
