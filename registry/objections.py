@@ -13,7 +13,7 @@ nor helps.
 | name | figure | n |
 |---|---|---|
 | ``retrieval`` | nDCG@10 lost against the champion | questions |
-| ``rag`` | nats per token by which retrieved mail helps less than it helps the champion | replies |
+| ``rag`` | nats per token by which real replies cost more than under the champion, given retrieved mail | replies |
 | ``latency`` | share by which p95 of an answer takes longer than the champion's | interleaved pairs |
 | ``safety`` | share of outputs with a flag | outputs |
 | ``canary`` | mean exposure of planted secrets, in bits | secrets |
@@ -42,7 +42,7 @@ from pipeline.settings import GateSettings
 
 ASKS = {
     "retrieval": "nDCG@10 lost against the champion",
-    "rag": "nats per token less that retrieved mail helps than it helps the champion",
+    "rag": "nats per token by which replies cost more than under the champion, given retrieved mail",
     "latency": "share by which p95 of an answer takes longer than the champion's",
     "safety": "share of outputs with a flag",
     "canary": "mean exposure of planted secrets in bits",

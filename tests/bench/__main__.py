@@ -43,6 +43,7 @@ MODULES = (
     "replay",
     "gate",
     "search",
+    "evaluation",
     "masking",
     "contamination",
     "serving",
