@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -19,7 +19,7 @@ NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 @click.option("--host", help="Address to listen on.  [default: serve.host]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0: a free one.  [default: serve.port]")
 @click.pass_obj
-def serve_command(home: Home, mailbox: str | None, host: str | None, port: int | None) -> int:
+def serve_command(home: Home, mailbox: str | None, host: str | None, port: int | None) -> NoReturn:
     """Serve the champion of a mailbox, and what else is in memory, over the API that OpenAI's clients speak, until stopped
     (SIGTERM or Ctrl-C). Promotions and rollbacks are followed within seconds; no request is dropped for one."""
     from streams.cli.opening import opened, settings_of, the_mailbox
@@ -42,7 +42,6 @@ def serve_command(home: Home, mailbox: str | None, host: str | None, port: int |
         click.echo(f"Serving {name} at {address}{shown}")
 
     serve(home, settings, name, announce)
-    return 0
 
 
 def require_serving() -> None:

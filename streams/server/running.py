@@ -9,11 +9,10 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -46,9 +45,9 @@ LAST_SECONDS = 1
 """How long connections may take to close once every answer has ended."""
 
 
-def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str], None]) -> None:
-    """Serves a mailbox until SIGTERM or SIGINT; ``announce`` is given the address once it listens. Raises ``UsageError``
-    where it cannot listen or would let anybody in."""
+def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str], None]) -> NoReturn:
+    """Serves a mailbox until SIGTERM or SIGINT, and ends the process with code 0; ``announce`` is given the address once it
+    listens. Raises ``UsageError`` where it cannot listen or would let anybody in."""
     keep_offline()
     warnings.filterwarnings("ignore", message=TIED)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -72,7 +71,7 @@ def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str]
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         asyncio.run(_until_told(build_app(context, tokens), listener, context, following, turns))
-    _leave_at_once_if_busy()
+    _leave()
 
 
 async def _until_told(
@@ -155,12 +154,12 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _leave_at_once_if_busy() -> None:
-    """A thread that is still loading a model would be cut off within a library's teardown, which tells of it at length."""
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
+def _leave() -> NoReturn:
+    """Ends the process. All is closed by now; taking apart what a model needs would only cost seconds, and a thread that is
+    still loading one would be cut off in the middle of that."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _allow_connections() -> None:
