@@ -35,6 +35,8 @@ PATIENCE = 120.0
 PROMPTS = ("Hello", "The tide is", "Bread and salt, " * 5, "x", "What did nobody mind? It was late again.")
 GREEDY = Sampling(24, temperature=0.0)
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to import what a model needs
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:

@@ -18,8 +18,9 @@ from streams.server.feedback import issuer
 from streams.server.quoting import quoted
 from streams.server.wire import ChatAsked, ChatChoice, ChatCompletion, ChatMessage, CitedMail, Usage
 
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the answer"}
+    200: {"content": {"text/event-stream": {"schema": EVENT}}, "description": "the answer, with `stream` as events"}
 }
 
 
