@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import checks
+from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.testclient import TestClient
 
 from pipeline.configuration import read_home
@@ -21,7 +25,7 @@ from registry.byhand import reject
 from streams.demo.mailbox import write_mailbox
 from streams.stores import opener
 from streams.times import utc_now
-from tests.support.apis import client, listening, token
+from tests.support.apis import application, client, listening, token
 from tests.support.daemons import TINY, daemon, make_home, stop, until
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
@@ -29,6 +33,12 @@ from tests.support.program import run
 
 SETTINGS = Settings(cost=CostSettings(per_hour=4.0))
 PATIENCE = 240.0
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+]
 WINDOWS = {"bootstrap": 60, "count": 40, "age": None}
 
 
@@ -112,6 +122,28 @@ def test_what_the_command_refuses_is_refused_and_nothing_is_claimed(runs: Finish
         assert len(api.get("/api/runs").json()) == 2
 
 
+def test_no_request_makes_an_endpoint_fail_or_answer_otherwise_than_described(runs: Finished) -> None:
+    app = application(runs.home, SETTINGS, MAILBOX)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=token(runs.home))
+    checked = []
+    for found in schema.get_all_operations():
+        operation = found.ok()  # type: ignore[union-attr]
+        path = operation.path
+        if not path.startswith(("/api/runs", "/api/status", "/api/plan", "/api/w", "/v1/feedback", "/metrics")):
+            continue
+
+        @given(case=operation.as_strategy())
+        @settings(max_examples=5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        def check(case: Any) -> None:
+            if isinstance(case.body, dict):
+                case.body.pop("confirm", None)
+            case.call_and_validate(headers=token(runs.home), checks=CHECKS)
+
+        check()
+        checked.append(path)
+    assert len(checked) == 8, checked
+
+
 class Listener:
     """The events of a server, one after the other."""
 
@@ -164,8 +196,7 @@ def test_a_run_is_started_once_and_followed_to_its_verdict(tmp_path: Path) -> No
     write_mailbox(archive, seed=3, messages=110)
     home = make_home(tmp_path / "home", {"window": WINDOWS, "model": TINY, "train": {"epochs": 1, "threads": 1}})
     assert run(home.root, "import", str(archive), "--clock", "header").returncode == 0
-    settings = read_home(home, environment={})
-    with listening(home, settings) as address, Listener(address, home) as news:
+    with listening(home, read_home(home, environment={})) as address, Listener(address, home) as news:
 
         def ask(path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
             data = None if body is None else json.dumps(body).encode()

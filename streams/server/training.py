@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from pipeline.errors import NothingToDo
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
+from registry.chosen import selection_of
 from registry.decide import decision_of
 from registry.decided import decided, request_of
 from registry.explain import explain
@@ -146,7 +147,8 @@ def router(context: ServerContext) -> APIRouter:
         with context.storeroom.reading() as store:
             _adapter(store, mailbox, adapter_id)
             told = explain(store, home, decided(store, home, request_of(store, adapter_id)), context.settings.gate)
-        return answer({**document(told), "policy": told.policy.model_dump()})
+        policy, selection = told.policy.model_dump(), selection_of(home, told.run_id)
+        return answer({**document(told), "policy": policy, "selection": selection})
 
     @routes.get(
         "/events",
