@@ -12,7 +12,7 @@ from pipeline.errors import NothingToDo, RunError, ShardError
 from pipeline.plan import EXCLUSIONS, MANIFEST, SCHEDULE, plan_run, prepare_run
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions, write_exclusions
-from pipeline.settings import CostSettings, TrainSettings
+from pipeline.settings import CostSettings, ReplaySettings, TrainSettings
 from tests.support.lineage import MAILBOX, Lineage, make_chunk, run_settings
 
 NOTHING = Exclusions(frozenset(), frozenset())
@@ -20,7 +20,8 @@ NOTHING = Exclusions(frozenset(), frozenset())
 
 def second_run(root: Path) -> tuple[Lineage, RunRequest]:
     """A lineage that trained eight chunks of window 0, and the request for window 1."""
-    lineage = Lineage.at(root, run_settings(train=TrainSettings(epochs=3, batch_tokens=400, accumulation=2)))
+    replay = ReplaySettings(ratio=0.25, max_share=0.2)
+    lineage = Lineage.at(root, run_settings(replay=replay, train=TrainSettings(epochs=3, batch_tokens=400, accumulation=2)))
     lineage.close(
         [make_chunk(f"t{place}", 0, sender=f"s{place % 3}") for place in range(8)] + [make_chunk("v", 0, split=Split.VAL)]
     )

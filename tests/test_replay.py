@@ -158,7 +158,8 @@ def test_every_stratum_gives_its_least_before_volume_counts() -> None:
 
 def test_strata_take_turns_over_epochs_where_the_quota_is_small() -> None:
     old = [(f"s{place}", "t", 100) for place in range(10)]
-    schedule = schedule_of(manifest_of([("new", "n", 400)] * 3, old), epochs=4)
+    replay = ReplaySettings(ratio=0.25, max_share=0.2)
+    schedule = schedule_of(manifest_of([("new", "n", 400)] * 3, old), replay, epochs=4)
     per_epoch = [sorted(rehearsed(schedule, epoch)) for epoch in range(4)]
     assert [len(chunks) for chunks in per_epoch] == [3, 3, 3, 3]
     assert len(set(chain(*per_epoch[:3]))) == 9

@@ -26,7 +26,7 @@ def request(**train: Any) -> RunRequest:
             seed=7,
             rolling=1,
             min_threads=20,
-            replay=ReplaySettings(),
+            replay=ReplaySettings(strategy="stratified", ratio=0.25, max_share=0.2),
             model=ModelSettings(),
             train=TrainSettings(**train),
             eval=EvalSettings(),
