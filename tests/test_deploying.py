@@ -33,14 +33,19 @@ from registry.deploy.standing import Standing, folder, standing, want, wanted
 from registry.deploy.targets import converge_all, targets
 from registry.deploy.vllm import read_alias
 from registry.signing import SigningKey, is_signed
+from streams.bus.embedded import EmbeddedBus
 from streams.cli.commands import cli
+from streams.daemon.deploying import Deploying
 from streams.deploying import deploy_pending
+from streams.held import HeldStore
+from tests.support.daemons import until
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
 from tests.support.ports import free_ports
 from tests.support.vllm import FakeVllm, fake_vllm
 
 AT = datetime(2026, 3, 1)
+SECONDS = 120.0
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -405,15 +410,64 @@ def test_speeds_become_metrics_once_a_promotion(tmp_path: Path, vllm: FakeVllm) 
     opened.close()
 
 
-def test_two_promotions_at_once_leave_one_champion_and_every_target_at_it(tmp_path: Path, vllm: FakeVllm) -> None:
-    settings = settings_with(vllm={"url": vllm.url})
-    runs = Finished.at(tmp_path / "home", settings)
-    first, second = (runs.step()[0].adapter_id for _ in range(2))
-    rollback(runs.store, runs.home, MAILBOX, None, "back", "owner", runs.now)
-    runs.store.close()
-    threads = [threading.Thread(target=deploy_pending, args=(runs.home, settings)) for _ in range(3)]
+def test_promotions_at_once_leave_every_target_at_the_newest(home: Home, vllm: FakeVllm) -> None:
+    settings = settings_with(vllm={"url": vllm.url, "drain": 0})
+    several = [promotion(home, f"a{place}", 3 * place) for place in range(1, 7)]
+
+    def bring(promoted: AdapterPromoted) -> None:
+        want(home, promoted)
+        again(home, settings)
+
+    threads = [threading.Thread(target=bring, args=(one,)) for one in several]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert alias(runs.home) == runs.home.champion_link(MAILBOX).resolve().name == first != second
+    assert alias(home) == home.champion_link(MAILBOX).resolve().name == "a6"
+    assert again(home, settings)["vllm"].leftovers == ()
+    assert served(vllm) == ["a6"]
+
+
+def recorded(home: Home) -> bool:
+    """Whether the speed of what vLLM serves is a row of the store."""
+    speed = standing(home, "vllm", MAILBOX).speed
+    return speed is not None and speed.recorded
+
+
+@contextmanager
+def daemons_deployment(runs: Finished, held: HeldStore) -> Iterator[Deploying]:
+    """The daemon's thread for deployment, beside those that write to the store."""
+    stop = threading.Event()
+    bus = EmbeddedBus(held.writing)
+    deploying = Deploying(runs.home, runs.settings, bus, held.writing, stop, news=held.listener())
+    thread = threading.Thread(target=deploying.run, daemon=True)
+    thread.start()
+    try:
+        yield deploying
+    finally:
+        stop.set()
+        deploying.stop()
+        thread.join()
+
+
+def test_the_daemon_deploys_what_is_promoted_while_it_runs_and_goes_on_trying(tmp_path: Path, vllm: FakeVllm) -> None:
+    runs = Finished.at(tmp_path / "home", settings_with(vllm={"url": vllm.url}))
+    first, second = (runs.step()[0].adapter_id for _ in range(2))
+    held = HeldStore(runs.store)
+    with daemons_deployment(runs, held) as deploying:
+        until(lambda: recorded(runs.home), SECONDS)
+        assert alias(runs.home) == second
+        assert runs.home.champion_link(MAILBOX).resolve().name == second
+        vllm.faults.mute = True
+        with held.writing() as store:
+            rollback(store, runs.home, MAILBOX, None, "it was rude", "owner", runs.now)
+        held.announce()
+        until(lambda: standing(runs.home, "vllm", MAILBOX).tries > 1, SECONDS)
+        assert alias(runs.home) == second and runs.home.champion_link(MAILBOX).resolve().name == first
+        assert deploying.part().trouble() is None
+        vllm.faults.mute = False
+        until(lambda: alias(runs.home) == first and recorded(runs.home), SECONDS)
+        until(deploying.part().idle, SECONDS)
+    with held.reading() as store:
+        assert len(store.fetch(MetricRow, "metric LIKE 'deploy.%'")) == 4
+    held.close()

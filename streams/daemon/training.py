@@ -77,6 +77,7 @@ class Training:
             self._board.decided()
         if handed:
             self._take_note(self._retraining.fault)
+            self._held.announce()  # to the deployment: there may be a champion
         return handed > 0
 
     def _take_note(self, fault: MailtideError | None) -> None:
