@@ -49,8 +49,11 @@ class Turns:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, which may be busy for a little longer."""
+        """Ends the thread, and lets go of the device, unless it is just being moved: then the process does at its end."""
         self._stop.set()
+        if self._lock.acquire(timeout=LOOK_SECONDS):
+            self._device.close()
+            self._lock.release()
 
     def open_model(self, base: BaseRef) -> None:
         """Brings a base into memory, now or as soon as no run has the device for itself. Raises ``RunError`` when it cannot
