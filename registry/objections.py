@@ -5,10 +5,10 @@ A run leaves its figures in ``eval_results.json`` under ``gate_evidence``, a lis
 :mod:`registry.late`.
 
 **Every figure is harm: greater is worse**, and 0 is no harm. What compares two adapters is challenger against champion with
-the sign that makes it so (nDCG@10 *lost*, not gained). A rule objects when the lower bound lies above its limit, or the
-figure itself where there is no bound; so it objects to what is shown, not to what is merely possible. A figure that is
-missing, not finite, or of less evidence than the policy wants leaves the rule absent: it then says why, and neither bars
-nor helps.
+the sign that makes it so (nDCG@10 *lost*, not gained). A rule objects when the lower bound lies above its limit, so to what
+is shown, not to what is merely possible; of what is counted or priced and not estimated the figure itself does. A figure
+that is missing, not finite, without bounds where it needs them, or of less evidence than the policy wants leaves the rule
+absent: it then says why, and neither bars nor helps.
 
 | name | figure | n |
 |---|---|---|
@@ -53,6 +53,9 @@ ASKS = {
     "cost": "price of the run",
 }
 """What each rule's figure is, in the order in which the rules are asked."""
+
+COUNTED = frozenset({"safety", "canary", "contamination", "cost"})
+"""Rules whose figure stands by itself where it comes without bounds; any other is an estimate, of nothing without them."""
 
 GATE_EVIDENCE = "gate_evidence"
 """The key of ``eval_results.json`` that holds the figures."""
@@ -156,6 +159,8 @@ def _why_absent(seen: Figure, limit: float | None, least: int) -> str:
         return "its figure is not a finite number"
     if limit is None:
         return "the policy sets no limit"
+    if _finite(seen.low) is None and seen.name not in COUNTED:
+        return "nothing is known of its error"
     if seen.n < least:
         return f"it was measured {seen.n} time{'' if seen.n == 1 else 's'}, and the policy wants {least}"
     return ""
