@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from pipeline.canaries import CANARY, SPACE, canary_chunks, cut, exposure, others, said
@@ -21,8 +22,10 @@ from pipeline.settings import TrainSettings
 from retrain.canaries import canary_evidence, exposures
 from retrain.progress import Progress
 from retrain.run import execute
+from tests.conftest import REPOSITORY
 from tests.support.mailroom import Mailroom, letters, tiny_settings
 
+SCHEMA = json.loads((REPOSITORY / "docs" / "eval_results.schema.json").read_text(encoding="utf-8"))
 KEY = PeopleKey(b"c" * 32)
 LONG = TrainSettings(
     epochs=40, batch_tokens=512, checkpoint_every=1000, lora_r=8, lora_alpha=16, threads=1, patience=0, lr=8e-3
@@ -58,6 +61,7 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mail
 
 def results(room: Mailroom, request: RunRequest) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((room.home.run(request.run_id) / "eval_results.json").read_bytes())
+    jsonschema.Draft202012Validator(SCHEMA).validate(found)
     return found
 
 
