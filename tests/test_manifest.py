@@ -94,6 +94,8 @@ def test_no_double_dipping(data: st.DataObject, windows: list[list[Chunk]]) -> N
     caps = ReplayCaps(**{name: data.draw(st.integers(0, 4)) for name in ("short", "medium", "long", "verylong")})
     replay = ReplaySettings(
         strategy=data.draw(st.sampled_from(["stratified", "uniform", "none"])),
+        ratio=0.25,
+        max_share=0.2,
         caps=caps,
         max_rehearsal=data.draw(st.integers(1, 8)),
         max_new_windows=data.draw(st.integers(1, 6)),
@@ -141,7 +143,7 @@ def _buckets(everything: dict[str, Chunk], chosen: set[str]) -> Counter[str]:
 def test_senders_take_turns_and_within_a_sender_its_threads(tmp_path: Path) -> None:
     old = [make_chunk(f"loud{thread}", 0, place, sender="loud") for thread in range(3) for place in range(10)]
     old += [make_chunk("rare", 0, place, sender="rare") for place in range(4)]
-    replay = ReplaySettings(max_rehearsal=8)
+    replay = ReplaySettings(strategy="stratified", max_rehearsal=8)
     home, asked, coverage = continued(tmp_path, [old, [make_chunk("new", 1, tokens=40_000)]], [0], {}, replay=replay)
     chosen = rows(build_manifest(home, asked, NOTHING, coverage), Role.REHEARSAL)
     assert Counter(row["sender"] for row in chosen).most_common() == [(old[0].sender, 4), (old[-1].sender, 4)]
@@ -175,7 +177,7 @@ def test_order_depends_on_the_seed_and_on_the_newest_window(tmp_path: Path) -> N
 def test_a_chunk_that_cannot_be_rehearsed_does_not_stand_in_the_way(tmp_path: Path, caps: ReplayCaps) -> None:
     old = [make_chunk("t", 0, 0, tokens=5000 if caps.verylong == 0 else 10_001), make_chunk("t", 0, 1)]
     times = {old[1].chunk_id: 7}
-    replay = ReplaySettings(caps=caps, max_rehearsal=1)
+    replay = ReplaySettings(ratio=0.25, max_share=0.2, caps=caps, max_rehearsal=1)
     home, asked, coverage = continued(tmp_path, [old, [make_chunk("new", 1, tokens=40_000)]], [0], times, replay=replay)
     assert ids(build_manifest(home, asked, NOTHING, coverage), Role.REHEARSAL) == [old[1].chunk_id]
 

@@ -130,7 +130,7 @@ def test_no_chunk_comes_again_before_its_stratum_is_exhausted(old: list[Row], ro
     pool, strata = pool_of(old), [(sender, thread) for sender, thread, _ in old]
     drawn = np.zeros(len(old), np.int64)
     for _ in range(epochs):
-        drawn[draw(pool, drawn, room, ReplaySettings(min_per_stratum=least))] += 1
+        drawn[draw(pool, drawn, room, ReplaySettings(strategy="stratified", min_per_stratum=least))] += 1
         for stratum in set(strata):
             counts = [int(count) for count, mine in zip(drawn, strata, strict=True) if mine == stratum]
             assert max(counts) - min(counts) <= 1
@@ -149,7 +149,7 @@ def pool_of(old: Sequence[Row]) -> Pool:
 
 def test_every_stratum_gives_its_least_before_volume_counts() -> None:
     old = [("loud", "big", 100)] * 90 + [("loud", "small", 100)] * 9 + [("rare", "only", 100)]
-    taken = draw(pool_of(old), np.zeros(100, np.int64), 2500, ReplaySettings(min_per_stratum=2))
+    taken = draw(pool_of(old), np.zeros(100, np.int64), 2500, ReplaySettings(strategy="stratified", min_per_stratum=2))
     given_by = Counter(old[place][:2] for place in taken.tolist())
     assert given_by == {("loud", "big"): 20, ("loud", "small"): 4, ("rare", "only"): 1}
     first = [old[place][:2] for place in taken[:5].tolist()]
@@ -158,7 +158,7 @@ def test_every_stratum_gives_its_least_before_volume_counts() -> None:
 
 def test_strata_take_turns_over_epochs_where_the_quota_is_small() -> None:
     old = [(f"s{place}", "t", 100) for place in range(10)]
-    replay = ReplaySettings(ratio=0.25, max_share=0.2)
+    replay = ReplaySettings(strategy="stratified", ratio=0.25, max_share=0.2)
     schedule = schedule_of(manifest_of([("new", "n", 400)] * 3, old), replay, epochs=4)
     per_epoch = [sorted(rehearsed(schedule, epoch)) for epoch in range(4)]
     assert [len(chunks) for chunks in per_epoch] == [3, 3, 3, 3]
@@ -168,7 +168,7 @@ def test_strata_take_turns_over_epochs_where_the_quota_is_small() -> None:
 
 def test_volume_decides_between_senders_then_between_their_threads() -> None:
     old = [("a", "a1", 100)] * 60 + [("a", "a2", 100)] * 20 + [("b", "b1", 100)] * 20
-    taken = draw(pool_of(old), np.zeros(100, np.int64), 1000, ReplaySettings(min_per_stratum=0))
+    taken = draw(pool_of(old), np.zeros(100, np.int64), 1000, ReplaySettings(strategy="stratified", min_per_stratum=0))
     assert Counter(old[place][1] for place in taken.tolist()) == {"a1": 6, "a2": 2, "b1": 2}
 
 
