@@ -93,6 +93,7 @@ class Weaviate:
             "PATH": os.environ["PATH"],
             "HOME": self.folder,
             "PERSISTENCE_DATA_PATH": self.folder / "data",
+            "PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS": 2,
             "GRPC_PORT": self.grpc_port,
             "CLUSTER_HOSTNAME": "one",
             "CLUSTER_BIND_ADDR": "127.0.0.1",
