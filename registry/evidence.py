@@ -91,8 +91,8 @@ def judging_chunks(home: Home, request: RunRequest) -> dict[str, ValChunk]:
 
 
 def val_chunks(home: Home, request: RunRequest, exclusions: Exclusions) -> dict[str, ValChunk]:
-    """The val chunks of the request's shards that are examples of its objective, by chunk id, exclusions left out; each shard
-    is checked as it is read."""
+    """The val chunks of the request's shards that are examples of its objective, by chunk id, exclusions left out; each
+    shard is checked as it is read."""
     found: dict[str, ValChunk] = {}
     for shard in request.shards:
         meta = read_examples(home, request, shard, columns=("chunk_id", "thread_id", "window_idx", "split"))

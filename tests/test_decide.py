@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline.errors import RegistryError, RunError, StoreError
 from pipeline.events import AdapterPromoted, Event, Topic
-from pipeline.home import sha256_file
+from pipeline.home import Home, sha256_file
 from pipeline.runfiles import read_losses, write_losses
 from pipeline.settings import CostSettings, Settings
 from pipeline.store import Store
@@ -29,6 +30,7 @@ from registry.byhand import promote, reject, rollback
 from registry.decide import decide_run, decision_of, fail_run, journal, recorded_receipt
 from registry.gate import Outcome, Ruling
 from registry.journal import Happening, Status, append_event
+from registry.verify import recorded, verify
 from tests.support.finished import START, Finished, flip_a_byte
 from tests.support.lineage import MAILBOX
 
@@ -288,3 +290,27 @@ def test_the_event_is_read_back_as_it_was_written(runs: Finished) -> None:
     event = Event(id=row.event_id, type=Topic(row.topic), time=row.at, key=row.key, data=row.data)
     assert isinstance(event.payload(), AdapterPromoted)
     assert event.id == f"adapter.promoted/{MAILBOX}/3"
+
+
+@pytest.mark.parametrize("lost", [1, 7, 300])
+def test_of_a_torn_last_record_of_the_journal_nothing_is_left_and_the_run_is_decided_again(
+    runs: Finished, tmp_path: Path, lost: int
+) -> None:
+    first, _, _ = runs.step()
+    runs.store.query("CHECKPOINT")
+    runs.close_window()
+    asked = runs.request()
+    result = runs.finish(asked, new=-0.2)
+    runs.decide(asked, result)
+    shutil.copytree(runs.home.root, tmp_path / "torn")
+    (log,) = (tmp_path / "torn").glob("store.duckdb.wal")
+    with log.open("r+b") as file:
+        file.truncate(log.stat().st_size - lost)
+    torn = Home(tmp_path / "torn")
+    with Store.open(torn, None, None) as store:
+        assert journal(store).champion(MAILBOX) == first.adapter_id
+        assert asked.adapter_id not in journal(store).adapters
+        assert decision_of(store, asked) is None
+        assert decide_run(store, torn, asked, result, runs.settings, runs.now, "gate").status == "promoted"
+        assert journal(store).champion(MAILBOX) == asked.adapter_id
+        assert verify(torn, asked.run_id, recorded(store, asked.run_id)) == []
