@@ -23,7 +23,7 @@ from pipeline.events import Event, RunRequested, WindowClosed
 from pipeline.notice_settings import MailTarget, NotifySettings, WebhookTarget
 from pipeline.settings import Settings
 from pipeline.store import Store
-from pipeline.store.rows import ClosingRow, DeadLetterRow, MetricRow, NoticeRow
+from pipeline.store.rows import ClosingRow, DeadLetterRow, MetricRow, NoticeRow, RunEventRow
 from registry.byhand import promote, rollback
 from registry.decide import fail_run
 from streams.demo.mailbox import write_mailbox
@@ -164,6 +164,19 @@ def test_a_notice_that_is_never_taken_holds_up_no_other_and_is_given_up_in_the_e
         later = outgoing(runs, with_targets(7.0, ops=hook(port, events=["promoted"])))
         assert [later.tell_next(), later.tell_next()] == [Told.FAILED, Told.NOTHING]
     assert [row.outcome for row in runs.store.fetch(NoticeRow)] == ["sent", "given_up"]
+
+
+def test_what_cannot_be_put_into_words_is_given_up_and_the_rest_is_told(runs: Finished, port: int) -> None:
+    settings = with_targets(ops=hook(port, events=["promoted"]))
+    telling = outgoing(runs, settings)
+    asked, _, _ = runs.step()
+    newer = json.dumps({"verdict": {"outcome": "unknown to this version"}})
+    runs.store.append([RunEventRow(asked.run_id, "promoted", newer, runs.now)])
+    runs.step()
+    with webhook(port) as posts:
+        tell_all(telling)
+    assert sorted(row.outcome for row in runs.store.fetch(NoticeRow)) == ["given_up", "sent"]
+    assert len(posts.accepted) == 1
 
 
 def test_windows_that_close_are_told_where_nobody_trains_by_itself(runs: Finished, port: int) -> None:

@@ -6,7 +6,6 @@ import logging
 import threading
 from random import Random
 
-from pipeline.errors import StoreError
 from pipeline.home import Home
 from pipeline.settings import Settings
 from streams.daemon.parts import Part
@@ -63,10 +62,14 @@ class Telling:
             self._news.clear()
             try:
                 told = self._outgoing.tell_next()
-            except StoreError:
+            except Exception as error:
                 if self._stop.is_set():
                     return
-                raise
+                # Whatever it is, mail and training go on.
+                log.error("telling %s failed", self.target, exc_info=error)
+                self._failing = True
+                self._stop.wait(next(waits))
+                continue
             trouble = str(self._outgoing.trouble or "")
             if trouble != said and trouble:
                 log.warning("notices to %s wait: %s", self.target, trouble)

@@ -13,6 +13,7 @@ from pipeline.notice_settings import MailTarget
 from streams.notices.notice import Notice
 from streams.notices.trouble import of_connection, trusting
 from streams.secrets import secret_of
+from streams.times import utc_now
 
 
 def send(settings: MailTarget, notice: Notice) -> str:
@@ -35,7 +36,7 @@ def send(settings: MailTarget, notice: Notice) -> str:
         trouble = f"refuses the mail ({error.smtp_code})"
     except smtplib.SMTPNotSupportedError:
         trouble = "does not offer what the settings ask for (STARTTLS or a login)"
-    except (OSError, smtplib.SMTPException) as error:
+    except (OSError, ValueError, smtplib.SMTPException) as error:  # a ValueError: a password that is not ASCII
         trouble = of_connection(error)
     if trouble:
         raise NoticeError(
@@ -50,7 +51,7 @@ def as_mail(settings: MailTarget, notice: Notice) -> EmailMessage:
     message["From"] = settings.sender
     message["To"] = ", ".join(settings.to)
     message["Subject"] = f"mailtide {notice.title}"
-    message["Date"] = format_datetime(notice.at.replace(tzinfo=UTC, microsecond=0))
+    message["Date"] = format_datetime(utc_now().replace(tzinfo=UTC, microsecond=0))
     message["Message-ID"] = f"<{notice.token}@{settings.sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content("\n".join((notice.title, *notice.lines)) + "\n")

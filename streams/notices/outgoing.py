@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from pipeline.errors import MailtideError, NoticeError, SecretError
@@ -41,6 +41,7 @@ class Outgoing:
         self._reading = reading
         self._writing = writing
         self._failures: Counter[str] = Counter()
+        self._failing_since: dict[str, datetime] = {}
 
     def waits(self) -> int:
         """How many there are to tell."""
@@ -61,7 +62,7 @@ class Outgoing:
         except (NoticeError, SecretError) as trouble:
             self.trouble = trouble
             self._failures[one.notice_id] += 1
-            if utc_now() - one.at > timedelta(days=self._settings.notify.keep_days):
+            if self._is_old(one):
                 log.warning("notice %s to %s is given up: %s", one.notice_id, self.target, trouble)
                 self._note(one, "given_up", str(trouble))
             return Told.FAILED
@@ -70,6 +71,14 @@ class Outgoing:
         self._note(one, "sent", remark)
         return Told.SENT
 
+    def _is_old(self, one: Untold) -> bool:
+        """Whether it has failed for so long that it is given up. A window is dated by its mailbox's clock, perhaps that of
+        an archive: it counts from the first failure here."""
+        since = one.at
+        if one.kind == "waiting":
+            since = self._failing_since.setdefault(one.notice_id, utc_now())
+        return utc_now() - since > timedelta(days=self._settings.notify.keep_days)
+
     def _next(self) -> tuple[Untold, Notice] | None:
         while True:
             with self._reading() as store:
@@ -77,10 +86,17 @@ class Outgoing:
                 if not found:
                     return None
                 one = min(found, key=lambda each: self._failures[each.notice_id])
-                notice = notice_of(store, self._settings, one)
+                try:
+                    notice = notice_of(store, self._settings, one)
+                except (ValueError, LookupError) as error:
+                    # What is stored has a shape that this version does not know: no reason to stop for others.
+                    log.warning("notice %s to %s cannot be written", one.notice_id, self.target, exc_info=error)
+                    notice, outcome, why = None, "given_up", type(error).__name__
+                else:
+                    outcome, why = "nothing", ""
             if notice is not None:
                 return one, notice
-            self._note(one, "nothing", "")
+            self._note(one, outcome, why)
 
     def _note(self, one: Untold, outcome: str, error: str) -> None:
         attempts = self._failures.pop(one.notice_id, 0) + (outcome == "sent")

@@ -38,6 +38,11 @@ PENDING = """
 """
 """What the bus inside a process has still to hand over; what is replayed after it was set aside is not seen here."""
 
+UNRELAYED = f"""
+    SELECT count(*), min("at") FILTER (topic <> 'mail.window.closed.v1') FROM outbox WHERE {NOT_RELAYED}
+"""
+"""With a broker: what it has not got yet. A window is dated by its mailbox's clock, which may be that of an archive."""
+
 
 class HomeCollector(Collector):
     """Looks at each scrape. While a command has the store for itself only ``mailtide_store_readable`` 0 is told."""
@@ -140,7 +145,7 @@ def _of_answers(store: Store, home: Home, found: Sequence[MailboxStanding]) -> I
 
 
 def _of_events(store: Store, settings: Settings, now: datetime) -> Iterator[Metric]:
-    query = PENDING if settings.bus.kind == "embedded" else f'SELECT count(*), min("at") FROM outbox WHERE {NOT_RELAYED}'
+    query = PENDING if settings.bus.kind == "embedded" else UNRELAYED
     count, oldest = store.query(query)[0]
     yield gauge("outbox_pending_events", "Events that wait to be handed over.", (), [(count,)])
     age = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
