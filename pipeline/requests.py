@@ -40,7 +40,7 @@ ROUNDING = (("train", "processes"),)
 run's id, and whatever their value it has the same schedule."""
 
 
-BESIDE = (("train", "report_to"),)
+BESIDE = (("train", "report_to"), ("train", "keep_sets"))
 """Settings that change what is told of a run or kept beside it, as (group, name), and no byte of what it makes."""
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pipeline.archive import archived_texts
+from pipeline.errors import ShardError
 from pipeline.home import Home
 from pipeline.requests import RunRequest
 from pipeline.shards import read_meta, read_texts
@@ -25,8 +29,9 @@ class Reader:
     tokenizer: Any
     context: int
 
-    def examples(self, wanted: Collection[str]) -> dict[str, Example]:
-        """Those of the chunks ``wanted``, by id, in the order of the shards. Raises ``ShardError`` and ``RunError``."""
+    def examples(self, wanted: Collection[str], archive: Path | None = None) -> dict[str, Example]:
+        """Those of the chunks ``wanted``, by id, in the order of the shards; their texts from the training set ``archive``
+        where one is given. Raises ``ShardError`` and ``RunError``."""
         ids = set(wanted)
         rows: list[dict[str, Any]] = []
         texts: dict[str, str] = {}
@@ -38,7 +43,10 @@ class Reader:
                     row for row in read_meta(folder, shard.sha256, columns=COLUMNS).to_pylist() if row["chunk_id"] in ids
                 ]
                 rows += here
-                texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in here])
+                if archive is None:
+                    texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in here])
+        if archive is not None:
+            texts = _archived(archive, {row["chunk_id"]: row["sha256"] for row in rows})
         return {example.chunk_id: example for example in self._encoded(rows, texts)}
 
     def _encoded(self, rows: list[dict[str, Any]], texts: Mapping[str, str]) -> list[Example]:
@@ -49,3 +57,12 @@ class Reader:
         owner = frozenset(self.request.owner)
         told = [told_of(row, texts[row["chunk_id"]], owner) for row in rows]
         return ReplyEncoder(self.tokenizer, template, self.context).encode(told)
+
+
+def _archived(archive: Path, digests: Mapping[str, str]) -> dict[str, str]:
+    """Texts of a training set, each checked against the digest that its shard recorded."""
+    texts = archived_texts(archive, set(digests))
+    for chunk_id, digest in digests.items():
+        if hashlib.sha256(texts[chunk_id].encode()).hexdigest() != digest:
+            raise ShardError(f"{archive}: chunk {chunk_id} is not the one of its shard", hint="remove it and run again")
+    return texts

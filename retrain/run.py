@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.archive import write_training_set
 from pipeline.attempts import Attempt, read_attempts
 from pipeline.coverage import coverage_after, write_coverage
 from pipeline.domain import Role
@@ -72,6 +73,8 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     with watch.stage("data"):
         prepared = prepare_run(home, request, folder)
         exclusions = read_exclusions(folder / EXCLUSIONS, request.exclusions_sha256)
+        if request.settings.train.keep_sets:
+            write_training_set(home, request, set(prepared.schedule.table["chunk_id"].to_pylist()))
         counts = f"{prepared.schedule.n_batches} batches, {prepared.schedule.share:.0%} rehearsal"
         progress(Progress(run_id, "data", 1, 1, counts))
     compute = choose_compute(request.settings.model, request.settings.train.threads)

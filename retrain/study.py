@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pipeline.archive import training_set
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.halves import selecting_threads
@@ -269,7 +270,8 @@ def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -
 
 
 def _batches(prepared: Prepared, reader: Reader) -> list[Batch]:
-    examples = reader.examples(set(prepared.schedule.table["chunk_id"].to_pylist()))
+    archive = training_set(reader.home, reader.request.run_id)
+    examples = reader.examples(set(prepared.schedule.table["chunk_id"].to_pylist()), archive)
     batches = batches_of(((batch.epoch, batch.chunk_ids) for batch in prepared.schedule.batches()), examples)
     if not any(batch.n_labels for batch in batches):
         raise RunError("the chunks to train on hold no text that could be predicted", hint="wait for the next window")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.archive import TRAINING_SET, training_set
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder
 from pipeline.passes import PASSES
@@ -77,26 +78,34 @@ class Reproduction:
     conditions: tuple[Condition, ...]
 
 
-def reproduce(home: Home, run_id: str, on_step: OnStep) -> Reproduction:
+def reproduce(home: Home, run_id: str, on_step: OnStep, *, archived: bool = False) -> Reproduction:
     """Makes the run again beside the home's own and compares. Takes as long as the run did, and the right to train.
+    ``archived``: trains from the training set that was kept with the run instead of the shards' texts.
 
     Raises ``UsageError`` for a run that is not there, ``RunError`` for one that did not finish, or whose texts were erased.
     """
     with training_lease(home) as mine:
         if not mine:
             raise RunError("a run is being trained in this home", hint="wait until it is done")
-        with made_again(home, run_id, on_step) as other:
+        with made_again(home, run_id, on_step, archived=archived) as other:
             return compare(home, other, run_id)
 
 
 @contextmanager
-def made_again(home: Home, run_id: str, on_step: OnStep) -> Iterator[Home]:
+def made_again(home: Home, run_id: str, on_step: OnStep, *, archived: bool = False) -> Iterator[Home]:
     """A home that holds nothing but the run, made again, until it is removed. Shards and earlier adapters are links."""
     request = _request(home, run_id)
     other = Home(home.root / "reproductions" / run_id)
     shutil.rmtree(other.root, ignore_errors=True)
     try:
         _prepare(home, other, request)
+        if archived:
+            kept = training_set(home, run_id)
+            if kept is None:
+                raise UsageError(
+                    f"the training set of run {run_id} is not kept", hint="leave out --archived; see train.keep_sets"
+                )
+            (other.run(run_id) / TRAINING_SET).symlink_to(kept)
         with Runner(other) as runner:
             runner.run(run_id, on_step)
         yield other

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 
+from pipeline.archive import drop_older
 from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
+from pipeline.store.rows import RequestRow
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
@@ -88,6 +90,9 @@ class Judge:
                 try_to_write_report(store, self._home, request.run_id)
             else:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
+            rows = store.fetch(RequestRow, "mailbox = ?", [request.mailbox], '"at" DESC')
+        for run_id in drop_older(self._home, [row.run_id for row in rows], self._settings.train.keep_sets):
+            log.info("the training set of run %s is not kept any longer", run_id)
         self.decisions[payload.run_id] = decision
 
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @click.command("reproduce", short_help="Make a run again from its shards and compare every byte.")
 @click.argument("run_id")
+@click.option("--archived", is_flag=True, help="Train from the training set kept with the run.")
 @json_option
 @click.pass_obj
-def reproduce_command(home: Home, run_id: str, as_json: bool) -> int:
+def reproduce_command(home: Home, run_id: str, archived: bool, as_json: bool) -> int:
     """Make a run again from its shards, beside the first, and say what is identical and what differs.
 
     Takes as long as the run did. Exit code 0: identical; 1: something differs.
@@ -28,7 +29,7 @@ def reproduce_command(home: Home, run_id: str, as_json: bool) -> int:
 
     require_training()
     with progress(f"reproduce {run_id}", quiet=as_json, guess=False) as bar:
-        found = reproduce(home, run_id, lambda step: bar.update(step.done, step.total, step_line(step)))
+        found = reproduce(home, run_id, lambda step: bar.update(step.done, step.total, step_line(step)), archived=archived)
     if as_json:
         print_json(found)
         return 0 if found.identical else 1
