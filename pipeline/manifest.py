@@ -67,7 +67,8 @@ def waiting_windows(closed: Collection[int], trained: Collection[int], most: int
 
 
 def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, coverage: Path | None) -> Manifest:
-    """The manifest of ``request``, of chunks that are examples of its objective; ``coverage`` is the parent run's ``coverage.parquet``, None without a parent.
+    """The manifest of ``request``, of chunks that are examples of its objective; ``coverage`` is the parent run's
+    ``coverage.parquet``, None without a parent.
 
     New are the train chunks of the request's windows and, with ``rolling`` N above 1, of the last N-1 that the parent's
     lineage trained. Rehearsal are those of the windows that it trained before. Every file is checked against the request's

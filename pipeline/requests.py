@@ -36,8 +36,8 @@ them is read with. At this value they are left out of a run's id, so that no req
 
 
 ROUNDING = (("train", "processes"),)
-"""Settings of the machine that trains, as (group, name): like its device they change rounding alone, so they are left out of a
-run's id, and whatever their value it has the same schedule."""
+"""Settings of the machine that trains, as (group, name): like its device they change rounding alone, so they are left out
+of a run's id, and whatever their value it has the same schedule."""
 
 
 BESIDE = (("train", "report_to"), ("train", "keep_sets"))
@@ -139,8 +139,8 @@ class RunResult(Frozen):
 
     ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the
     model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate); ``environment`` names versions,
-    device and threads; ``passes`` what a run went on with where memory ran out, ``attempts`` what each came to where it might
-    try again.
+    device and threads; ``passes`` what a run went on with where memory ran out, ``attempts`` what each came to where it
+    might try again.
     """
 
     run_id: str

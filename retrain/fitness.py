@@ -51,7 +51,8 @@ def require_vocabulary(home: Home, request: RunRequest, tokenizer: Any) -> None:
         then = _recorded(home, ref)
         if then is not None and then != now:
             raise RunError(
-                f"adapter {ref.adapter_id} was trained with another vocabulary ({then}) than {request.base.path} has ({now})",
+                f"adapter {ref.adapter_id} was trained with another vocabulary ({then}) than {request.base.path} has "
+                f"({now})",
                 hint="put the base's tokenizer back as it was, or set model.base to a copy in another folder",
             )
 

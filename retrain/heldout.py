@@ -27,8 +27,8 @@ class HeldOut:
 
 
 def held_out_chunks(home: Home, request: RunRequest, exclusions: Exclusions) -> list[HeldOut]:
-    """Every val and test chunk of the request's shards that is an example of its objective, exclusions left out, in the order
-    of the shards."""
+    """Every val and test chunk of the request's shards that is an example of its objective, exclusions left out, in the
+    order of the shards."""
     found = []
     for shard in request.shards:
         for row in read_examples(home, request, shard, columns=COLUMNS).to_pylist():

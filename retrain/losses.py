@@ -50,8 +50,8 @@ def score(
     """Losses of ``examples`` in their order; those without a token to predict have none. The model's mode is restored.
 
     ``splits`` gives each chunk's split; ``batch_tokens`` bounds what is in the model at once: a GPU batch, padding
-    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done. Processes that train together measure
-    a share each, and all get all losses.
+    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done; ``version`` is the evaluation
+    version that the losses bear. Processes that train together measure a share each, and all get all losses.
     """
     countable = [example for example in examples if example.n_labels > 0]
     mine = shares(countable, compute.ranks.count)[compute.ranks.rank]
