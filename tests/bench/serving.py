@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.versions import VERSIONS
 from registry.byhand import promote, rollback
+from retrain.offline import TIED, keep_offline
 from streams.times import utc_now
 from tests.bench.rows import BenchRow
 from tests.support.daemons import until
@@ -40,6 +42,8 @@ QUIET_SECONDS = 60.0
 
 def bench_serving(*, quick: bool = False) -> list[BenchRow]:
     """One server for all: rate first, then swaps under load, then promotions."""
+    keep_offline()
+    warnings.filterwarnings("ignore", message=TIED)
     shape = {"model": {"dtype": "float32"}, "serve": {"device": "cpu", "threads": 1, "rate": 0}}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
