@@ -426,10 +426,12 @@ class Opened:
         )
         self.answers = Answers()
         self.deck = Deck(self.settings.serve, self.answers.take)
+        self.made: list[str] = []
         self._served = served
         self.turns = Turns(served.home, self.settings, self.deck, self.make)
 
     def make(self, base: BaseRef, device: str) -> Engine:
+        self.made.append(device)
         return Engine(model_of(self._served), Room(8, 65_536, 8))
 
     def __enter__(self) -> Opened:
@@ -501,7 +503,7 @@ def test_a_run_has_the_device_for_itself_and_gives_it_back_with_all_that_was_loa
             assert one.write("champion", 4)[0].name == "aahoy"
         ended.set()
         assert trained.result()
-        until(lambda: one.deck.standing().ready, PATIENCE)
+        until(lambda: len(one.made) == (2 if instead == "refuse" else 3) and one.deck.standing().ready, PATIENCE)
         assert one.write("champion", 4)[0].name == "aahoy"
         with device_for_serving(served.home) as free:
             assert not free
