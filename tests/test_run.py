@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from pipeline.coverage import read_coverage, windows_trained
 from pipeline.errors import RunError
 from pipeline.halves import selects
 from pipeline.home import sha256_file, sha256_folder
+from pipeline.replyfiles import Given, read_reply_losses, write_reply_losses
 from pipeline.requests import RunRequest, RunResult
 from pipeline.runfiles import read_losses
 from pipeline.settings import EvalSettings, ModelSettings
@@ -78,6 +81,26 @@ def test_a_run_leaves_all_of_its_evidence(uninterrupted: tuple[Mailroom, RunRequ
     assert str(room.home.root) not in (room.home.adapter(request.adapter_id) / "adapter_config.json").read_text()
     measured = json.loads((folder / "eval_results.json").read_text())["checkpoints"]
     assert {"bm25", request.adapter_id, f"base:{request.base.base_id}"} == {entry["adapter_id"] for entry in measured}
+
+
+def test_its_figures_keep_the_schema_and_cover_every_checkpoint(
+    uninterrupted: tuple[Mailroom, RunRequest, RunResult],
+) -> None:
+    room, request, result = uninterrupted
+    folder = room.home.run(request.run_id)
+    results = json.loads((folder / "eval_results.json").read_text())
+    schema = json.loads((REPOSITORY / "docs" / "eval_results.schema.json").read_text())
+    jsonschema.Draft202012Validator({**schema, "additionalProperties": True}).validate(results)
+    (chosen,) = [row for row in results["summary"] if row["chosen"]]
+    assert chosen["checkpoint"] == result.checkpoint == results["selection"]["chosen"]
+    assert {row["checkpoint"] for row in results["summary"] if row["role"] == "run"} == {
+        path.name for path in (folder / "checkpoints").iterdir()
+    }
+    asked = read_reply_losses(folder / "replies.parquet")
+    assert {(loss.split, loss.given) for loss in asked} == {(split, what) for split in ("val", "test") for what in Given}
+    counts = {split: len({loss.message_key for loss in asked if loss.split == split}) for split in ("val", "test")}
+    assert max(counts.values()) == request.settings.eval.max_replies
+    assert all(row["rag_gain_at_k"]["n"] == counts["val"] for row in results["summary"])
 
 
 def test_the_adapter_has_learned_its_window(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
@@ -162,6 +185,9 @@ def test_a_killed_process_changes_no_byte(uninterrupted: tuple[Mailroom, RunRequ
 def test_a_run_continues_its_parent_and_measures_only_what_is_unknown(tmp_path: Path) -> None:
     room, request = first_run(tmp_path)
     first = execute(room.home, request.run_id, quiet)
+    replies = room.home.run(request.run_id) / "replies.parquet"
+    planted = [replace(loss, nll=1e6) for loss in read_reply_losses(replies)]
+    write_reply_losses(replies, planted)
     room.promote(request, first)
     room.close()
     later = room.ask()
@@ -174,6 +200,11 @@ def test_a_run_continues_its_parent_and_measures_only_what_is_unknown(tmp_path: 
     assert of_parent and all(":w1:" in loss.chunk_id for loss in of_parent)  # window 0 was measured by the run before
     of_base = [loss for loss in losses if loss.adapter_id.startswith("base:")]
     assert of_base and all(":w1:" in loss.chunk_id for loss in of_base)
+    known = {(loss.adapter_id, loss.read_sha256) for loss in planted}
+    asked = read_reply_losses(room.home.run(later.run_id) / "replies.parquet")
+    again = [loss for loss in asked if (loss.adapter_id, loss.read_sha256) in known]
+    assert again and all(loss.nll == 1e6 for loss in again), "what the run before measured is taken from it"
+    assert all(loss.nll < 1e6 for loss in asked if loss.adapter_id == later.adapter_id)
     measured = json.loads((room.home.run(later.run_id) / "eval_results.json").read_text())["checkpoints"]
     (parent,) = [e for e in measured if e["adapter_id"] == first.adapter_id and e["split"] == "val"]
     assert parent["n_chunks"] == 6  # of both windows, from stored and new losses together
