@@ -45,6 +45,12 @@ class DeploySettings(Group):
     webhook: WebhookTargetSettings = WebhookTargetSettings()
     seconds: PositiveFloat = Field(default=120.0, description="for one answer of a target")
 
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The names of the targets that are deployed to."""
+        addressed = (name for name in ("server", "vllm", "webhook") if getattr(self, name).url is not None)
+        return (*(name for name in ("symlink", "merged") if getattr(self, name)), *addressed)
+
     @model_validator(mode="after")
     def _secrets_have_urls(self) -> DeploySettings:
         for name in ("server", "vllm", "webhook"):

@@ -11,7 +11,9 @@ class LimitSettings(Group):
     """By rule, what its figure may be at most; every figure is harm, so that more is worse. null never asks the rule."""
 
     retrieval: float | None = Field(default=0.05, ge=0.0, description="nDCG@10 lost against the champion")
-    rag: float | None = Field(default=0.05, ge=0.0, description="nats per token that replies cost more, given retrieved mail")
+    rag: float | None = Field(
+        default=0.05, ge=0.0, description="nats per token that replies cost more, given retrieved mail"
+    )
     latency: float | None = Field(default=0.05, ge=0.0, description="share by which p95 of an answer takes longer")
     safety: Share | None = Field(default=0.0, description="share of outputs with a flag")
     canary: float | None = Field(default=3.0, ge=0.0, description="bits of exposure of planted secrets, in the mean")

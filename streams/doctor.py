@@ -142,10 +142,15 @@ def _open_to_others(path: Path) -> bool:
 
 
 def _deployments(home: Home) -> Iterator[Check]:
-    """Deploy targets that something is wrong with; nothing is asked of them."""
+    """Deploy targets that something is wrong with; nothing is asked of them. Settings that cannot be read are told of with
+    the store."""
+    from pipeline.configuration import read_home
     from streams.standing import deployments
 
-    found = deployments(home)
+    try:
+        found = deployments(home, read_home(home, environment=os.environ))
+    except MailtideError:
+        return
     wrong = [one for one in found if one.trouble]
     for one in wrong:
         yield Check(f"deploy {one.target}", False, f"{one.mailbox}: {one.trouble}", "mailtide deploy")

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.home import Home
+from pipeline.settings import Settings
 from pipeline.store import Store
 from streams.daemon.board import DaemonState
 
@@ -46,16 +47,16 @@ def state_of(store: Store) -> DaemonState | None:
     return state
 
 
-def deployments(home: Home) -> list[Standing]:
-    """How each deploy target stands that was ever deployed to, by target and mailbox; from its files alone. One whose file
-    is damaged is told as trouble."""
+def deployments(home: Home, settings: Settings) -> list[Standing]:
+    """How each deploy target stands that is on and was ever deployed to, by target and mailbox; from its files alone. One
+    whose file is damaged is told as trouble."""
     from pipeline.errors import DeployError
-    from registry.deploy.standing import WANTED, Standing, standing
+    from registry.deploy.standing import Standing, standing
 
     found = []
     for path in sorted(home.deployments.glob("*/*.json")):
         target, mailbox = path.parent.name, path.stem
-        if target == WANTED:
+        if target not in settings.deploy.on:
             continue
         try:
             found.append(standing(home, target, mailbox))

@@ -26,11 +26,12 @@ def status_command(home: Home, as_json: bool) -> None:
     from streams.standing import deployments, standings, state_of
     from streams.times import utc_now
 
-    cost = settings_of(home).cost
+    settings = settings_of(home)
+    cost = settings.cost
     with opened(home) as store:
         found = standings(store)
         daemon = state_of(store)
-        deployed = deployments(home)
+        deployed = deployments(home, settings)
         spent = spending(store, cost, utc_now())
     if as_json:
         document = {"home": home.root, "daemon": daemon, "mailboxes": found, "spent": spent}
