@@ -63,7 +63,7 @@ class HomeCollector(Collector):
         free = shutil.disk_usage(self._home.root).free
         yield gauge("home_free_bytes", "Free on the disk of the home.", (), [(free,)])
         yield gauge("build_info", "The version that runs.", ("version",), [(version(DISTRIBUTION), 1)])
-        targets = deployments(self._home)
+        targets = deployments(self._home, self._settings)
         serving = [(one.mailbox, one.target, 0 if one.trouble else 1) for one in targets]
         meaning = "Whether the last deployment to a target went well."
         yield gauge("deployment_ok", meaning, ("mailbox", "target"), serving)
