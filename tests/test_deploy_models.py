@@ -60,6 +60,7 @@ def test_the_server_is_brought_to_a_promotion_and_keeps_the_former_one_when_it_i
         assert (back.adapter_id, back.trouble, running.ready()["aliases"]["champion"]) == ("aahoy", "", "aahoy")
 
 
+@pytest.mark.slow
 def test_a_whole_model_says_what_base_and_adapter_say_and_replaces_the_former_in_one_step(
     served: Served, tmp_path: Path
 ) -> None:
