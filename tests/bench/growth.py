@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipeline.home import Home, sha256_file
+from pipeline.home import Home, sha256_file, write_atomic
 from pipeline.plan import EXCLUSIONS, prepare_run
-from pipeline.requests import RunRequest
+from pipeline.requests import RunRequest, RunResult
 from pipeline.runfiles import read_exclusions
 from pipeline.settings import BuiltinModel, EvalSettings, ModelSettings, TrainSettings
 from tests.bench.forked import Spent, in_fork, killed_in_fork
@@ -47,7 +47,7 @@ def bench_growth(quick: bool = False) -> list[BenchRow]:
         lineage = room.lineage
         lineage.close(letters(0, THREADS))
         first = room.ask()
-        result = in_fork(lambda: _execute(room.home, first)).result
+        result: RunResult = in_fork(lambda: _execute(room.home, first)).result
         lineage.finish(first)
         runs: dict[int, RunRequest] = {}
         for window in range(1, late + 1):
@@ -59,6 +59,8 @@ def bench_growth(quick: bool = False) -> list[BenchRow]:
             asked = room.ask()
             if window in (EARLY, late):
                 runs[window] = asked
+            else:
+                write_atomic(room.home.run(asked.run_id) / "result.json", result.model_dump_json().encode())
             lineage.finish(asked)
         spent: dict[int, list[Spent]] = {EARLY: [], late: []}
         for _ in range(1 if quick else 2):
@@ -85,7 +87,7 @@ def _against(
     return BenchRow(name, value, unit, f"window {EARLY}", reference, ratio, goal, ratio <= 1 + TOLERANCE, note)
 
 
-def _execute(home: Home, request: RunRequest) -> object:
+def _execute(home: Home, request: RunRequest) -> RunResult:
     from retrain.run import execute
 
     return execute(home, request.run_id, lambda progress: None)
