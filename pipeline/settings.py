@@ -87,10 +87,10 @@ class ReplaySettings(Group):
     """What earlier mail a run trains on again."""
 
     strategy: Literal["stratified", "uniform", "none"] = Field(
-        default="stratified", description="stratified by sender and thread, uniform, or none"
+        default="uniform", description="uniform, stratified by sender and thread, or none"
     )
-    ratio: float = Field(default=0.25, ge=0.0, description="rehearsal tokens per new token in an epoch (1:4)")
-    max_share: Share = Field(default=0.2, description="rehearsal tokens of the whole at most")
+    ratio: float = Field(default=0.5, ge=0.0, description="rehearsal tokens per new token in an epoch (1:2)")
+    max_share: Share = Field(default=0.34, description="rehearsal tokens of the whole at most")
     min_per_stratum: int = Field(default=2, ge=0, description="chunks each sender/thread gives in phase 1 at most")
     caps: ReplayCaps = ReplayCaps()
     max_rehearsal: PositiveInt = Field(default=1000, description="rehearsal chunks in a manifest at most")

@@ -46,7 +46,7 @@ class Rates:
     train_share: Rate = Rate(0.8, "of mail is trained on", "`split.train`")
     chunk_tokens: Rate = Rate(476, "tokens to train per train mail, context included", "measured (below)")
     epochs: Rate = Rate(2, "epochs", "`train.epochs`")
-    rehearsal: Rate = Rate(0.25, "rehearsal tokens per new token", "`replay.ratio`, `replay.max_share`")
+    rehearsal: Rate = Rate(0.5, "rehearsal tokens per new token", "`replay.ratio`, `replay.max_share`")
     cpu_tokens: Rate = field(
         default_factory=lambda: benchmark("training on scheduled mail", "tokens a second and core, built-in model")
     )
