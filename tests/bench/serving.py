@@ -44,7 +44,7 @@ def bench_serving(*, quick: bool = False) -> list[BenchRow]:
     """One server for all: rate first, then swaps under load, then promotions."""
     keep_offline()
     warnings.filterwarnings("ignore", message=TIED)
-    shape = {"model": {"dtype": "float32"}, "serve": {"device": "cpu", "threads": 1, "rate": 0}}
+    shape = {"model": {"dtype": "float32"}, "serve": {"device": "cpu", "threads": 1, "rate": 0, "candidate": False}}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         served = make_served(folder / "home", Settings.model_validate(shape))
