@@ -16,7 +16,7 @@ from pipeline.objectives import read_examples
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions
 from pipeline.shards import read_meta, read_texts
-from pipeline.shingles import CONTAINED, LONG_RUN, held_in, runs, words_of
+from pipeline.shingles import CONTAINED, LEAST_WORDS, LONG_RUN, held_in, runs, words_of
 from retrain.heldout import HeldOut, frozen_sample
 from retrain.results import Measured
 
@@ -45,9 +45,8 @@ def contamination_evidence(
     ids = {chunk.chunk_id for chunk in judging}
     messages: list[tuple[str, set[str]]] = []
     for chunk_id, words in _new_messages(home, request, ids):
-        long = runs(words, LONG_RUN)
-        if long:
-            messages.append((chunk_id, long))
+        if len(words) >= LEAST_WORDS:
+            messages.append((chunk_id, runs(words, LONG_RUN)))
     texts = (words for _, words in _new_messages(home, request, set(trained)))
     held = {messages[place][0] for place in held_in([long for _, long in messages], texts, CONTAINED)}
     found = proportion_interval([chunk.chunk_id in held for chunk in judging], [chunk.thread_id for chunk in judging])
