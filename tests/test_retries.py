@@ -83,9 +83,8 @@ def room_that_retries(root: Path, threshold: float) -> tuple[Mailroom, RunReques
     train = TrainSettings(
         epochs=1, batch_tokens=512, checkpoint_every=4, lora_r=4, lora_alpha=8, threads=1, lr=0.3, retry=retry
     )
-    model = ModelSettings(builtin=TINY.model_copy(update={"base_tokens": 4096}))
-    room = Mailroom(root, tiny_settings(min_threads=1, model=model, train=train))
-    room.close(40)
+    room = Mailroom(root, tiny_settings(min_threads=1, model=ModelSettings(builtin=TINY), train=train))
+    room.close(48)
     return room, room.ask()
 
 
