@@ -66,8 +66,6 @@ def join() -> Ranks:
             f"this machine has {torch.cuda.device_count()} GPUs, fewer than the processes that are to train on it",
             hint="set train.processes lower",
         )
-    if not torch.cuda.is_available():
-        state.device = torch.device("cpu")  # "cpu:0", as accelerate has it, is nowhere that torch.load would put anything
     return Ranks(state.process_index, state.num_processes, state.local_process_index)
 
 

@@ -281,6 +281,14 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         """Not counted: tokens and seconds are."""
         return 0
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self._compute.ranks.count == 1:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        # Several processes on a CPU have the device "cpu:0", where torch.load puts nothing.
+        for name, state in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+            state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         plan = self._checkpointing
         if plan is None:
@@ -307,7 +315,6 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         history = plan.history()
         checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
         return should_stop(history, plan.patience, plan.min_delta)
-
 
     def _track(self, figures: dict[str, float]) -> None:
         """Past ``Trainer.log``, which would keep them all in the state of each checkpoint."""
