@@ -45,7 +45,10 @@ class Running:
         """One request: status, JSON and headers (in lower case) of the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
-            headers = {"Authorization": f"Bearer {self.token if token is None else token}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {self.token if token is None else token}",
+                "Content-Type": "application/json",
+            }
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             told = {name.lower(): value for name, value in answer.getheaders()}
