@@ -21,7 +21,7 @@ class ServeSettings(Group):
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: 1 for the built-in model")
     while_training: Literal["beside", "refuse", "cpu"] = Field(
         default="beside",
-        description="while a run trains in this home: answer beside it, give the device up and refuse (503), or answer by CPU",
+        description="while a run trains here: answer beside it, give the device up and refuse (503), or answer by CPU",
     )
     batch: PositiveInt = Field(default=32, description="answers written side by side at most")
     batch_tokens: PositiveInt = Field(default=65_536, description="their tokens at most, prompts and answers")

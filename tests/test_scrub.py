@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +20,9 @@ from pipeline.credentials import SHAPES
 from pipeline.scrub import MASKED, count_masked, mask_credentials, masker, placeholder
 from pipeline.settings import PrivacySettings
 from tests.support.secrets import KINDS, plant, planted_into
+
+constants, parser = importlib.import_module("re._constants"), importlib.import_module("re._parser")
+"""What `re` makes of an expression; it has no public form."""
 
 EVERYTHING = masker(PrivacySettings(mask_personal=("card", "iban", "id", "phone", "email")))
 BODY = "MIIEpAIBAAKCAQEA7bq0pQ4uY1V2n3mXo8f5Zk2Qb9cWt6LrJ1sHdG0eNvUyIxKa"
