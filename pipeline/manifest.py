@@ -74,8 +74,10 @@ def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, cove
     lineage trained. Rehearsal are those of the windows that it trained before. Every file is checked against the request's
     digests. Raises ``ShardError`` for a damaged shard and ``RunError`` for a request that does not fit the lineage.
 
-    Chunks of a thread stand in the order of (times rehearsed, hash); threads take turns within their sender, and senders
-    within the whole, the least rehearsed first in each turn. What is longer than an epoch's quota, or of a bucket whose
+    Chunks stand in the order of (times rehearsed, hash). With ``windows`` the windows take turns: without them the newest
+    window, which nothing was rehearsed of yet, would take the whole quota once that is as large as a window. With
+    ``stratified`` threads take turns within their sender, and senders within the whole, the least rehearsed first in each
+    turn. What is longer than an epoch's quota, or of a bucket whose
     cap is 0, cannot be rehearsed and does not take a turn. So the first of all is always one of the least rehearsed, the
     schedule always has room for it, and none is out of reach for ever. The hash is drawn anew by the newest new window:
     with a fixed one, chunks with a high hash would starve for as long as mail comes in faster than it is rehearsed.
@@ -200,6 +202,12 @@ _TURNS = """, in_thread AS (
     FROM in_thread
 )"""
 
+_WINDOW_TURNS = """, ordered AS MATERIALIZED (
+    SELECT place, is_new, bucket, rehearsed, hash,
+           row_number() OVER (PARTITION BY is_new, window_idx ORDER BY rehearsed, hash) AS turn
+    FROM eligible
+)"""
+
 _ONE_TURN = """, ordered AS MATERIALIZED (SELECT place, is_new, bucket, rehearsed, hash, 1 AS turn FROM eligible)"""
 
 _CAPPED = """
@@ -231,7 +239,7 @@ def _ranked(
     fresh = narrow.filter(pc.is_in(narrow["window_idx"], value_set=pa.array(sorted(new), pa.int32())))
     room = quota(pc.sum(fresh["n_tokens"]).as_py() or 0, replay)
     capped = "".join(_CAPPED.format(bucket=bucket, cap=cap) for bucket, cap in caps.items())
-    turns = _ONE_TURN if replay.strategy == "uniform" else _TURNS
+    turns = {"uniform": _ONE_TURN, "windows": _WINDOW_TURNS}.get(replay.strategy, _TURNS)
     with cursor_of(scratch) as connection:
         connection.register("source", narrow.append_column("place", pa.array(np.arange(narrow.num_rows))))
         connection.register(

@@ -45,11 +45,11 @@ def draw(pool: Pool, drawn: Ints, room: int, replay: ReplaySettings) -> Ints:
     than the room that is left is passed over.
 
     ``stratified``: in phase 1 strata take turns, up to ``min_per_stratum`` each; in phase 2 the room that is left is
-    apportioned by largest remainder to senders by their tokens, then to each sender's threads by theirs. ``uniform``: in
-    order, whoever sent them.
+    apportioned by largest remainder to senders by their tokens, then to each sender's threads by theirs. ``windows`` and
+    ``uniform``: in the manifest's order, whoever sent them.
     """
     places = np.arange(len(pool.tokens))
-    if replay.strategy == "uniform":
+    if replay.strategy in ("windows", "uniform"):
         return _fitting(np.lexsort((places, drawn)), pool.tokens, room)
     turn = _place_within(pool.stratum, np.lexsort((places, drawn, pool.stratum)))
     in_turns = np.lexsort((places, drawn, turn))

@@ -86,8 +86,8 @@ class ReplayCaps(Group):
 class ReplaySettings(Group):
     """What earlier mail a run trains on again."""
 
-    strategy: Literal["stratified", "uniform", "none"] = Field(
-        default="uniform", description="uniform, stratified by sender and thread, or none"
+    strategy: Literal["windows", "uniform", "stratified", "none"] = Field(
+        default="windows", description="windows (in turns), uniform, stratified (by sender and thread), or none"
     )
     ratio: float = Field(default=0.5, ge=0.0, description="rehearsal tokens per new token in an epoch (1:2)")
     max_share: Share = Field(default=0.34, description="rehearsal tokens of the whole at most")

@@ -110,7 +110,7 @@ REACHABLE = st.lists(
 @settings(max_examples=8, deadline=None)
 @given(
     old=REACHABLE,
-    strategy=st.sampled_from(["stratified", "uniform"]),
+    strategy=st.sampled_from(["windows", "stratified", "uniform"]),
     caps=st.tuples(*[st.integers(1, 3)] * 4),
     most=st.integers(1, 30),
     least=st.integers(1, 3),
@@ -125,6 +125,8 @@ def test_a_lineage_reaches_every_earlier_chunk(
     replay = ReplaySettings.model_validate(
         {
             "strategy": strategy,
+            "ratio": 0.25,
+            "max_share": 0.2,
             "caps": dict(zip(names, caps, strict=True)),
             "max_rehearsal": most,
             "min_per_stratum": least,
@@ -152,10 +154,12 @@ def test_a_lineage_reaches_every_earlier_chunk(
     assert all(after[chunk.chunk_id][1] > 0 for chunk in first)
 
 
-def test_nothing_starves_while_more_mail_comes_in_than_is_rehearsed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["windows", "uniform", "stratified"])
+def test_nothing_starves_while_more_mail_comes_in_than_is_rehearsed(tmp_path: Path, strategy: str) -> None:
     """Eight chunks a window, of which a run rehearses four earlier ones: half of all can never have been rehearsed. Were
     the order the same in every run, the same half would wait for ever; drawn anew, the wait ends for the old ones."""
-    lineage = Lineage.at(tmp_path)
+    replay = ReplaySettings.model_validate({"strategy": strategy, "ratio": 0.25, "max_share": 0.2})
+    lineage = Lineage.at(tmp_path, run_settings(replay=replay))
     for window in range(40):
         lineage.close([make_chunk(f"t{place}", window, sender=f"s{place}", tokens=100) for place in range(8)])
         lineage.finish(lineage.request())
@@ -169,7 +173,8 @@ def test_nothing_starves_while_more_mail_comes_in_than_is_rehearsed(tmp_path: Pa
 
 
 def test_replay_coverage_counts_chunks_threads_and_senders(tmp_path: Path) -> None:
-    lineage = Lineage.at(tmp_path)
+    replay = ReplaySettings(strategy="stratified", ratio=0.25, max_share=0.2)
+    lineage = Lineage.at(tmp_path, run_settings(replay=replay))
     lineage.close([make_chunk("a", 0, place, sender="ann") for place in range(3)] + [make_chunk("b", 0, 9, sender="bob")])
     lineage.finish(lineage.request())
     reach = replay_coverage(read_coverage(lineage.coverage))

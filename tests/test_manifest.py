@@ -93,7 +93,7 @@ def test_no_double_dipping(data: st.DataObject, windows: list[list[Chunk]]) -> N
     rehearsed = {chunk_id: data.draw(st.integers(0, 3)) for chunk_id in everything}
     caps = ReplayCaps(**{name: data.draw(st.integers(0, 4)) for name in ("short", "medium", "long", "verylong")})
     replay = ReplaySettings(
-        strategy=data.draw(st.sampled_from(["stratified", "uniform", "none"])),
+        strategy=data.draw(st.sampled_from(["windows", "stratified", "uniform", "none"])),
         ratio=0.25,
         max_share=0.2,
         caps=caps,
@@ -138,6 +138,19 @@ def test_no_double_dipping(data: st.DataObject, windows: list[list[Chunk]]) -> N
 
 def _buckets(everything: dict[str, Chunk], chosen: set[str]) -> Counter[str]:
     return Counter(everything[chunk_id].bucket.value for chunk_id in chosen)
+
+
+def test_windows_take_turns_however_often_they_were_rehearsed(tmp_path: Path) -> None:
+    """Drawn evenly, the newest window comes first as a whole, as nothing of it was rehearsed yet."""
+    old = [[make_chunk(f"t{window}-{place}", window) for place in range(6)] for window in range(3)]
+    times = {chunk.chunk_id: 3 - window for window in range(3) for chunk in old[window]}
+    windows = [*old, [make_chunk("new", 3, tokens=40_000)]]
+    for strategy, expected in (("windows", [{0, 1, 2}] * 6), ("uniform", [{2}, {2}, {1}, {1}, {0}, {0}])):
+        replay = ReplaySettings.model_validate({"strategy": strategy})
+        home, asked, coverage = continued(tmp_path / strategy, windows, [0, 1, 2], times, replay=replay)
+        chosen = rows(build_manifest(home, asked, NOTHING, coverage), Role.REHEARSAL)
+        assert [{row["window_idx"] for row in chosen[place : place + 3]} for place in range(0, 18, 3)] == expected
+        assert chosen[0]["rehearsed"] == min(times.values())
 
 
 def test_senders_take_turns_and_within_a_sender_its_threads(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(["ann", "bob", "cem"]), st.sampled_fro
 @given(
     new=ROWS,
     old=ROWS,
-    strategy=st.sampled_from(["stratified", "uniform", "none"]),
+    strategy=st.sampled_from(["windows", "stratified", "uniform", "none"]),
     ratio=st.sampled_from([0.0, 0.05, 0.25, 1.0, 3.0]),
     share=st.sampled_from([0.0, 0.1, 0.2, 0.7, 1.0]),
     least=st.integers(0, 4),
