@@ -5,13 +5,13 @@ from __future__ import annotations
 import email
 import math
 import sys
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tests.bench.__main__ import Benchmark, benchmarks
 from tests.bench.ingest import rate_of, renamed, write_repeated
+from tests.bench.kept import Measured, read, write
 from tests.bench.machine import describe
 from tests.bench.program import run
 from tests.bench.report import cells, figure, markdown
@@ -80,11 +80,26 @@ def test_figures_have_three_digits(value: float | None, text: str) -> None:
 
 
 def test_the_page_holds_command_machine_and_rows() -> None:
-    page = markdown([ROW], describe(), "python -m tests.bench", date(2026, 11, 21))
-    assert "`python -m tests.bench` on 2026-11-21" in page
+    page = markdown([Measured("2026-11-21", 0.34, (ROW,))], describe())
     assert "| Python | " in page
-    assert "| import | 1,234 mails/s | other \\| thing | 500 mails/s | 2.47 | twice it | yes |  |" in page
+    expected = (
+        "| import | 1,234 mails/s | other \\| thing | 500 mails/s | 2.47 | twice it | yes |  | 2026-11-21, load 0.3 |"
+    )
+    assert expected in page
     assert cells(ROW)[6] == "yes"
+
+
+def test_what_was_measured_is_kept_until_the_machine_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.json"
+    machine = [("processor", "2 cores")]
+    assert read(file, machine) == {}
+    unknown = BenchRow("failed", math.nan, "", "", None, None, "", False, "no luck")
+    write(file, machine, {"import": Measured("2026-11-20", 0.3, (ROW,)), "other": Measured("2026-11-21", 12.0, (unknown,))})
+    kept = read(file, machine)
+    assert list(kept) == ["import", "other"]
+    assert kept["import"] == Measured("2026-11-20", 0.3, (ROW,))
+    assert math.isnan(kept["other"].rows[0].value) and kept["other"].rows[0].note == "no luck"
+    assert read(file, [("processor", "4 cores")]) == {}
 
 
 def test_a_transcript_keeps_all_but_what_repeats() -> None:

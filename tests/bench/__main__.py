@@ -13,15 +13,15 @@ import importlib
 import inspect
 import math
 import os
-import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from tests.bench.kept import Measured, read, write
 from tests.bench.machine import describe
 from tests.bench.report import markdown, print_table
 from tests.bench.rows import BenchRow
@@ -99,20 +99,32 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", action="append", choices=sorted(known), help="this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: to see that they run, not to quote")
     parser.add_argument("--idle-minutes", type=float, default=1.0, metavar="N", help="how long an idle daemon is watched")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="keep the table of a whole run as a Markdown page")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the rows into this Markdown page and keep its others"
+    )
     options = parser.parse_args(arguments)
-    if options.write and (options.only or options.quick):
-        parser.error("--write keeps whole runs only: leave out --only and --quick")
+    if options.write and options.quick:
+        parser.error("--write keeps what may be quoted: leave out --quick")
     data = data_folder()
     rows: list[BenchRow] = []
     for name in options.only or known:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += known[name].rows(data, options.quick, idle_minutes=options.idle_minutes)
+        load = os.getloadavg()[0]
+        found = known[name].rows(data, options.quick, idle_minutes=options.idle_minutes)
+        rows += found
+        if options.write:
+            _keep(options.write, list(known), name, Measured(datetime.now(UTC).date().isoformat(), load, tuple(found)))
     print_table(rows)
-    if options.write:
-        command = shlex.join(["python", "-m", "tests.bench", *arguments])
-        options.write.write_text(markdown(rows, describe(), command, datetime.now(UTC).date()), encoding="utf-8")
     return 1 if any(row.met is False for row in rows) else 0
+
+
+def _keep(page: Path, order: Sequence[str], name: str, measured: Measured) -> None:
+    """Puts what one benchmark measured into the page, and into the file beside it that the page is made from."""
+    machine, file = describe(), page.with_suffix(".json")
+    kept = {**read(file, machine), name: measured}
+    in_order = {each: kept[each] for each in order if each in kept}
+    write(file, machine, in_order)
+    page.write_text(markdown(in_order.values(), machine), encoding="utf-8")
 
 
 def _empty(name: str, met: bool | None, note: str) -> BenchRow:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
 
+from tests.bench.kept import Measured
 from tests.bench.rows import BenchRow
 
 COLUMNS = ("what", "measured", "compared with", "reference", "ratio", "goal", "met", "note")
 NUMERIC = frozenset({"measured", "reference", "ratio"})
 INTRODUCTION = (
-    "Measured by one run of `{command}` on {day}. Each figure stands beside its reference from the same run on the same "
-    "machine; compare ratios, as rates depend on the machine and on what else it does."
+    "Kept by `make bench`, and row by row by `python -m tests.bench --only NAME --write docs/benchmarks.md`. Each figure "
+    "stands beside its reference from the same run, and says when it was measured, at which load of the machine: processes "
+    "that wanted a core in the minute before. Compare ratios, as rates depend on the machine and what else it does."
 )
 
 
@@ -33,13 +34,14 @@ def print_table(rows: Sequence[BenchRow]) -> None:
     console.print(table, markup=False)
 
 
-def markdown(rows: Sequence[BenchRow], machine: Sequence[tuple[str, str]], command: str, day: date) -> str:
-    """The page: when, how, on what, and the table."""
-    lines = ["# Benchmarks", "", INTRODUCTION.format(command=command, day=day.isoformat()), ""]
+def markdown(measured: Iterable[Measured], machine: Sequence[tuple[str, str]]) -> str:
+    """The page: how, on what, and the table."""
+    lines = ["# Benchmarks", "", INTRODUCTION, ""]
     lines += ["| machine | |", "|---|---|", *(f"| {name} | {_escaped(value)} |" for name, value in machine), ""]
-    lines.append(f"| {' | '.join(COLUMNS)} |")
-    lines.append(f"|{'|'.join('---:' if column in NUMERIC else '---' for column in COLUMNS)}|")
-    lines += [f"| {' | '.join(map(_escaped, cells(row)))} |" for row in rows]
+    columns = (*COLUMNS, "measured on")
+    lines.append(f"| {' | '.join(columns)} |")
+    lines.append(f"|{'|'.join('---:' if column in NUMERIC else '---' for column in columns)}|")
+    lines += [f"| {' | '.join(map(_escaped, (*cells(row), one.when)))} |" for one in measured for row in one.rows]
     return "\n".join(lines) + "\n"
 
 
