@@ -125,7 +125,7 @@ def _draw(study: Study, keep: Path, into: Path | None, name: str) -> list[tuple[
 
 
 def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list[tuple[str, str]], as_json: bool) -> None:
-    from streams.forgetting.report import APART, COLUMNS, REFERENCE, apart, cells, markdown, rows, write_part
+    from streams.forgetting.report import APART, COLUMNS, apart, cells, markdown, rows, write_part
 
     if into is not None:
         write_part(into, name, markdown(study, pictures))
@@ -141,7 +141,7 @@ def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list
         return
     told = rows(study)
     print_table(COLUMNS, [cells(row) for row in told], title="nats per token, 95 % intervals over threads")
-    print_table(APART, [apart(row) for row in told], title=f"loss beside that of {REFERENCE}")
+    print_table(APART, [apart(row) for row in told], title="loss beside that of uniform of the same share")
     click.echo(f"Drawn: {keep}/forgetting-{name}-matrix.png, {keep}/forgetting-{name}-curve.png")
     if into is not None:
         click.echo(f"Written: {into}")

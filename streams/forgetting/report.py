@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retrain.forgetting.figures import Drawn
 
 REFERENCE = "uniform@20%"
-"""The arm that others are compared with, where the study has it."""
+"""The arm that those are compared with which have no ``uniform`` of their own share beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,17 @@ class Row:
 
 def rows(study: Study) -> list[Row]:
     """The study's arms, in its order."""
-    none, reference = study.of("none"), study.of(REFERENCE)
-    return [_row(arm, none, reference if reference is not arm else None) for arm in study.arms]
+    return [_row(trained, study.of("none"), _reference(study, trained)) for trained in study.arms]
+
+
+def _reference(study: Study, trained: Trained) -> Trained | None:
+    """``uniform`` of the same share, where there is one and it is another arm; else :data:`REFERENCE`, or nothing."""
+    share = f"uniform@{100 * trained.arm.share:g}%"
+    for name in (share, REFERENCE):
+        other = study.of(name)
+        if other is not None and other is not trained:
+            return other
+    return None
 
 
 def _row(arm: Trained, none: Trained | None, reference: Trained | None) -> Row:
@@ -112,7 +121,7 @@ COLUMNS = (
     "arm",
     "forgetting",
     "of none",
-    f"minus {REFERENCE}",
+    "minus uniform",
     "new",
     "new, change to none",
     "tokens new + again",
@@ -157,7 +166,7 @@ def markdown(study: Study, pictures: Sequence[tuple[str, str]]) -> str:
         "",
         *_table(COLUMNS, [cells(row) for row in told]),
         "",
-        f"Loss beside that of {REFERENCE}:",
+        f"Loss beside that of `uniform` (of the same share; where there is none, and for `uniform` itself, {REFERENCE}):",
         "",
         *_table(APART, [apart(row) for row in told]),
         "",
