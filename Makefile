@@ -28,7 +28,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 test: setup
-	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(VENV)/bin/python -m tests.bench --write docs/benchmarks.md

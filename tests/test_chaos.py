@@ -23,6 +23,8 @@ from tests.conftest import REPOSITORY
 from tests.support.daemons import make_home
 from tests.support.program import run
 
+pytestmark = pytest.mark.slow
+
 MAILS = 500
 WINDOW = 100
 

@@ -20,7 +20,8 @@ def test_kills_at_any_step_leave_one_champion_whole_and_served(tmp_path: Path) -
     assert kills >= min(KILLS, effects) // 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_two_hundred_kills(tmp_path: Path) -> None:
     killed = 0
     for seed in range(10):

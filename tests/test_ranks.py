@@ -150,7 +150,7 @@ def test_a_killed_process_changes_no_bit_of_what_two_train(alone: Ran, tmp_path:
     assert sha256_file(killed.last / WEIGHTS) == sha256_file(undisturbed.last / WEIGHTS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_four_processes_train_what_one_trains(alone: Ran, tmp_path: Path) -> None:
     run = Ran(tmp_path, 4, alone.base)

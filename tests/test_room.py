@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,11 +131,13 @@ def test_halving_ends_at_the_longest_example(tokens: int, longest: int) -> None:
 
 
 def test_a_plan_tells_what_a_retrain_refuses(tmp_path: Path) -> None:
-    """A model of 7 billion parameters on a GPU of 2 GiB: only its config.json is read, as nothing else is there."""
+    """A model of 7 billion parameters on a GPU of 2 GiB: its weights are never read, as none are there."""
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
         "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}))  # fmt: skip
+    (base / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    (base / "tokenizer.json").write_text("{}")
     home = make(tmp_path / "home", f"model.base={base}", "plan.gpu_gib=2", "window.bootstrap=20")
     archive = tmp_path / "archive.mbox"
     write_mailbox(archive, seed=3, months=2, messages=40)

@@ -104,7 +104,7 @@ def test_its_steps_retrain_a_mailbox_and_a_second_time_find_nothing_to_do(tmp_pa
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
         "MAILTIDE_HOME": str(tmp_path / "home"),
-        "MAILTIDE_MAIL": str(tmp_path / "mail.mbox"),
+        "MAIL_ARCHIVE": str(tmp_path / "mail.mbox"),
         "MAILBOX": "",
         "SETTING": "replay.max_new_windows=3",
         "OUT": "artefacts",

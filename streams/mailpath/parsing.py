@@ -108,11 +108,16 @@ class _Parsing:
                     if self._failed.done():
                         self._failed.result()
                     if app.should_stop:
-                        raise BusError(
-                            f"the parse worker stopped: {app.crash_reason!r}", hint="see above, and start it again"
-                        )
+                        raise await self._crashed(app.crash_reason)
         finally:
             await self._outlet.close()
+
+    async def _crashed(self, reason: BaseException | None) -> BusError:
+        from aiokafka.errors import KafkaError
+
+        if isinstance(reason, (KafkaError, OSError)):
+            return await fault(self._settings, reason)
+        return BusError(f"the parse worker stopped: {reason!r}", hint="see above, and start it again")
 
     @asynccontextmanager
     async def _working(self, scratch: str) -> AsyncIterator[faust.App]:

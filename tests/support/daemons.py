@@ -17,7 +17,7 @@ import yaml
 from pipeline.home import Home
 from tests.support.program import ENVIRONMENT, execute, mailtide, run
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 150.0
 TINY = {
     "context": 256,
     "builtin": {"base_tokens": 12_000, "width": 64, "layers": 2, "heads": 2, "vocabulary": 512},
