@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.arrow import pa
 from pipeline.errors import MailtideError
 from pipeline.home import atomic_path, sha256_file
 

@@ -72,7 +72,7 @@ def _probe(
     last: str = "",
 ) -> list[tuple[Any, ...]]:
     """The rows of a mailbox whose ``key``, the first of the columns, is among ``values``."""
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     wanted = sorted(values)
     if not wanted:

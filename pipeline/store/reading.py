@@ -63,7 +63,7 @@ def all_messages(connection: DuckDBPyConnection, mailbox: str, first: int = 0) -
 
 def messages_by_key(connection: DuckDBPyConnection, mailbox: str, keys: Iterable[str]) -> dict[str, StoredMessage]:
     """The messages of a mailbox that have these keys, by key; unknown keys are left out."""
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     wanted = pa.table({"message_key": pa.array(sorted(set(keys)), pa.string())})
     meant = near("message_rows", "message_key", "wanted_keys")
@@ -92,7 +92,7 @@ def _pages(threads: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
 def _threads(
     connection: DuckDBPyConnection, mailbox: str, window_idx: int, overlap: int, page: Sequence[str]
 ) -> list[StoredMessage]:
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     with store_errors("read a window"), registered(connection, "page", pa.table({"thread_id": page})):
         found = connection.execute(
@@ -141,7 +141,7 @@ def _words(
     connection: DuckDBPyConnection, table: str, key: str, value: str, wanted: set[str | None]
 ) -> dict[str | None, str]:
     """What ``bodies`` holds for these keys."""
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     keys = pa.table({key: pa.array(sorted(name for name in wanted if name is not None), pa.string())})
     with store_errors("read texts"), registered(connection, f"wanted_{key}", keys):

@@ -82,7 +82,7 @@ def quoted(names: Sequence[str], prefix: str = "") -> str:
 
 def to_arrow(table: Table, batch: Sequence[Row], columns: Sequence[str] | None = None) -> Any:
     """Rows as a ``pyarrow.Table`` with the table's columns, or only some of them."""
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
     arrow[datetime] = pa.timestamp("us")
@@ -111,7 +111,7 @@ class Packed:
 
 def joined(table: Table, rows: Sequence[Row], packed: Sequence[Packed]) -> Any:
     """Rows, then packed ones, as a single ``pyarrow.Table``."""
-    import pyarrow as pa
+    from pipeline.arrow import pa
 
     parts = [to_arrow(table, rows)] if rows else []
     return pa.concat_tables([*parts, *(part.columns for part in packed)])
