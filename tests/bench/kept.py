@@ -13,15 +13,16 @@ from tests.bench.rows import BenchRow
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The rows of one benchmark: the day (ISO), and the machine's load, one minute's average, before it began."""
+    """The rows of one benchmark: the day (ISO), and the machine's load, one minute's average, before it began
+    (None: not noted)."""
 
     day: str
-    load: float
+    load: float | None
     rows: tuple[BenchRow, ...]
 
     @property
     def when(self) -> str:
-        return f"{self.day}, load {self.load:.1f}"
+        return self.day if self.load is None else f"{self.day}, load {self.load:.1f}"
 
 
 def read(file: Path, machine: Sequence[tuple[str, str]]) -> dict[str, Measured]:
@@ -41,7 +42,11 @@ def read(file: Path, machine: Sequence[tuple[str, str]]) -> dict[str, Measured]:
 def write(file: Path, machine: Sequence[tuple[str, str]], measured: Mapping[str, Measured]) -> None:
     """Replaces the file."""
     kept = {
-        name: {"day": one.day, "load": round(one.load, 1), "rows": [_plain(row) for row in one.rows]}
+        name: {
+            "day": one.day,
+            "load": None if one.load is None else round(one.load, 1),
+            "rows": [_plain(row) for row in one.rows],
+        }
         for name, one in measured.items()
     }
     document = {"machine": list(machine), "measured": kept}
