@@ -10,6 +10,7 @@ alone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ import evaluate
 from retrain.bm25 import words
 
 
-class PairMetric(evaluate.Metric):  # type: ignore[misc]
+class PairMetric(evaluate.Metric, ABC):  # type: ignore[misc]
     """A figure of one prediction and one reference; the metric is its mean."""
 
     title: ClassVar[str]
@@ -34,9 +35,9 @@ class PairMetric(evaluate.Metric):  # type: ignore[misc]
         """Nowhere: nothing is written, and the folder need not be one that can be written to."""
         return ""
 
+    @abstractmethod
     def of(self, prediction: str, reference: str) -> float:
         """Between 0 (nothing alike) and 1."""
-        raise NotImplementedError
 
     def _info(self) -> Any:
         text = datasets.Value("string")

@@ -12,14 +12,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.certificates import Authority
 from tests.support.ports import free_ports
+from tests.support.server_process import ServerProcess
 from tests.support.services import require
 
 VERSION = "4.3.1"
@@ -99,11 +99,11 @@ class Broker:
     folder: Path
     authority: Authority | None = None
     login: Login | None = None
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         jars()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._server = ServerProcess(self.folder / "broker.log")
         self.addresses = Addresses(*(f"127.0.0.1:{port}" for port in free_ports(5)))
         (self.folder / "log4j2.properties").write_text(LOGGING)
         settings = {**SETTINGS, "log.dirs": self.folder / "data", **self._listeners()}
@@ -117,34 +117,22 @@ class Broker:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        return self._server.pid
 
     def start(self) -> Broker:
         """Returns once the broker takes requests; raises ``RuntimeError`` with its last words when it does not come up."""
         log = self.folder / "broker.log"
-        with log.open("ab") as out:
-            before = out.tell()
-            # No broker outlives the tests, also when these are killed.
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self._java("kafka.Kafka", str(self._settings), archive=True)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while READY not in log.read_bytes()[before:]:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.02)
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"the broker did not start:\n{log.read_text(errors='replace')[-3000:]}")
+        before = log.stat().st_size if log.exists() else 0
+        self._server.start(
+            self._java("kafka.Kafka", str(self._settings), archive=True),
+            lambda: READY in log.read_bytes()[before:],
+            START_SECONDS,
+        )
         return self
 
     def stop(self) -> None:
         """Ends it cleanly."""
-        self._end(signal.SIGTERM)
+        self._server.end(signal.SIGTERM)
         if self._new_archive.exists():
             arriving = jars() / f"classes.{uuid.uuid4().hex}"
             shutil.move(self._new_archive, arriving)
@@ -152,7 +140,7 @@ class Broker:
 
     def kill(self) -> None:
         """Ends it as a power cut would."""
-        self._end(signal.SIGKILL)
+        self._server.end(signal.SIGKILL)
 
     @property
     def _settings(self) -> Path:
@@ -222,15 +210,6 @@ class Broker:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xlog:disable", "-Xmx256m"]
         return ["java", *quick, *classes, logging, "-cp", path, *program]
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
 
 
 @contextlib.contextmanager

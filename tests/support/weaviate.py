@@ -12,15 +12,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.ports import free_ports
+from tests.support.server_process import ServerProcess
 from tests.support.services import require
 
 VERSION = "1.35.2"
@@ -38,11 +37,11 @@ class Weaviate:
 
     folder: Path
     key: str = ""
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.program = server()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._server = ServerProcess(self.folder / "server.log")
         self.port, self.grpc_port, self._gossip, self._data, self._raft, self._rpc = free_ports(6)
 
     @property
@@ -51,35 +50,20 @@ class Weaviate:
 
     def start(self) -> Weaviate:
         """Returns once the server is ready; raises ``RuntimeError`` with its last words when it does not come up."""
-        log = self.folder / "server.log"
-        with log.open("ab") as out:
-            # No server outlives the tests, also when these are killed.
-            self._process = subprocess.Popen(
-                [
-                    *("setpriv", "--pdeathsig", "KILL", str(self.program)),
-                    *("--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)),
-                ],
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._ready():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.05)
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+        self._server.start(
+            [str(self.program), "--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)],
+            self._ready,
+            START_SECONDS,
+            folder=self.folder,
+            environment=self._environment(),
+        )
         return self
 
     def stop(self) -> None:
-        self._end(signal.SIGTERM)
+        self._server.end(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._end(signal.SIGKILL)
+        self._server.end(signal.SIGKILL)
 
     def _ready(self) -> bool:
         try:
@@ -121,15 +105,6 @@ class Weaviate:
                 "AUTHORIZATION_ADMINLIST_USERS": "tests",
             }
         return {name: str(value) for name, value in settings.items()}
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
 
 
 @contextlib.contextmanager
