@@ -1,6 +1,7 @@
 """Memory that really runs out: the system refuses it to a training process, and the run goes on in smaller passes.
 
-The limit is on the process's address space (RLIMIT_AS), set in the midst of training; what torch then raises is its own.
+The limit is on the process's address space (RLIMIT_AS), set in the midst of training and lifted when the replies are
+written; what torch then raises is its own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def observe(progress):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         batch = int(progress.text.split()[-2]) // progress.done  # tokens so far, of so many like batches
         most = pages * resource.getpagesize() + round(SPARE * batch * VOCABULARY * 4)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    if progress.step == "replies":  # what writing and measuring replies imports is no concern of a batch's memory
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 limited = []
 LIMITED_AT, VOCABULARY, SPARE = int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
