@@ -27,9 +27,9 @@ class Row:
 class TextRow(Row):
     """A text by its hex sha256 (of the UTF-8 bytes)."""
 
-    TABLE: ClassVar[str] = "texts"
-    BODIES: ClassVar[bool] = True
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("sha256",),)
+    TABLE = "texts"
+    BODIES = True
+    KEYS = (("sha256",),)
     sha256: str
     body: str
 
@@ -38,9 +38,9 @@ class TextRow(Row):
 class PersonRow(Row):
     """What a keyed hash stands for; ``kind`` is address, name or subject."""
 
-    TABLE: ClassVar[str] = "people"
-    BODIES: ClassVar[bool] = True
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("key",),)
+    TABLE = "people"
+    BODIES = True
+    KEYS = (("key",),)
     key: str
     kind: str
     value: str
@@ -50,17 +50,17 @@ class PersonRow(Row):
 class RawRow(Row):
     """The bytes of a dead letter, by hex sha256."""
 
-    TABLE: ClassVar[str] = "raws"
-    BODIES: ClassVar[bool] = True
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("sha256",),)
+    TABLE = "raws"
+    BODIES = True
+    KEYS = (("sha256",),)
     sha256: str
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxRow(Row):
-    TABLE: ClassVar[str] = "mailbox_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox",),)
+    TABLE = "mailbox_rows"
+    KEYS = (("mailbox",),)
     mailbox: str
     clock: str
     created_at: datetime
@@ -70,8 +70,8 @@ class MailboxRow(Row):
 class FeedRow(Row):
     """A feed of a mailbox; ``source`` is where it reads from, for people."""
 
-    TABLE: ClassVar[str] = "feed_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "feed"),)
+    TABLE = "feed_rows"
+    KEYS = (("mailbox", "feed"),)
     mailbox: str
     feed: str
     kind: str
@@ -86,8 +86,8 @@ class MessageRow(Row):
     answers; ``text_sha`` and ``own_sha`` are None for an empty text; ``n_tokens`` is of the own words (full text where
     there are none) by the store's ruler."""
 
-    TABLE: ClassVar[str] = "message_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "message_key"), ("mailbox", "arrival_ordinal"))
+    TABLE = "message_rows"
+    KEYS = (("mailbox", "message_key"), ("mailbox", "arrival_ordinal"))
     mailbox: str
     message_key: str
     base_key: str
@@ -117,8 +117,8 @@ class MessageRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ThreadRow(Row):
-    TABLE: ClassVar[str] = "thread_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "thread_id"),)
+    TABLE = "thread_rows"
+    KEYS = (("mailbox", "thread_id"),)
     mailbox: str
     thread_id: str
     split: str
@@ -130,8 +130,8 @@ class ThreadRow(Row):
 class LinkRow(Row):
     """An id, seen or referenced, and the thread that the first message to name it gave it."""
 
-    TABLE: ClassVar[str] = "links"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
+    TABLE = "links"
+    KEYS = (("mailbox", "id"),)
     mailbox: str
     id: str
     thread_id: str
@@ -139,8 +139,8 @@ class LinkRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedIdRow(Row):
-    TABLE: ClassVar[str] = "quarantined_ids"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
+    TABLE = "quarantined_ids"
+    KEYS = (("mailbox", "id"),)
     mailbox: str
     id: str
     thread_id: str
@@ -150,16 +150,16 @@ class QuarantinedIdRow(Row):
 class CorrespondentRow(Row):
     """An address seen in From, To or Cc of the mailbox, as its keyed hash."""
 
-    TABLE: ClassVar[str] = "correspondents"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "person_key"),)
+    TABLE = "correspondents"
+    KEYS = (("mailbox", "person_key"),)
     mailbox: str
     person_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeRow(Row):
-    TABLE: ClassVar[str] = "bridge_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "message_key", "other_thread_id"),)
+    TABLE = "bridge_rows"
+    KEYS = (("mailbox", "message_key", "other_thread_id"),)
     mailbox: str
     message_key: str
     thread_id: str
@@ -172,7 +172,7 @@ class BridgeRow(Row):
 class ExclusionRow(Row):
     """A thread (``chunk_id`` None) or a single chunk that leaves evaluation and training from ``since_window`` on."""
 
-    TABLE: ClassVar[str] = "exclusion_rows"
+    TABLE = "exclusion_rows"
     mailbox: str
     thread_id: str
     chunk_id: str | None
@@ -183,7 +183,7 @@ class ExclusionRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class DuplicateRow(Row):
-    TABLE: ClassVar[str] = "duplicate_rows"
+    TABLE = "duplicate_rows"
     mailbox: str
     message_key: str
     feed: str
@@ -197,8 +197,8 @@ class DeadLetterRow(Row):
     it is ``{event id}@{consumer}#{attempt}``, with the topic as ``feed``, the event id as ``cursor`` and the consumer as
     ``stage``."""
 
-    TABLE: ClassVar[str] = "dead_letter_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "id"),)
+    TABLE = "dead_letter_rows"
+    KEYS = (("mailbox", "id"),)
     id: str
     mailbox: str
     feed: str
@@ -215,7 +215,7 @@ class DeadLetterRow(Row):
 class TakenRow(Row):
     """The owner has taken every number of a feed up to ``last_number``; the newest row of a feed counts."""
 
-    TABLE: ClassVar[str] = "taken"
+    TABLE = "taken"
     mailbox: str
     feed: str
     last_number: int
@@ -227,8 +227,8 @@ class OwnedPartitionRow(Row):
     """A partition of a topic, one of ``partitions``, that this store alone assigns from; ``store`` is the name that it goes
     by on the broker."""
 
-    TABLE: ClassVar[str] = "owned_partitions"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("cluster", "topic", "partition"),)
+    TABLE = "owned_partitions"
+    KEYS = (("cluster", "topic", "partition"),)
     cluster: str
     topic: str
     partition: int
@@ -241,7 +241,7 @@ class OwnedPartitionRow(Row):
 class SourceOffsetRow(Row):
     """Where reading a partition goes on: all below ``next_offset`` is taken. The newest row of a partition counts."""
 
-    TABLE: ClassVar[str] = "source_offsets"
+    TABLE = "source_offsets"
     cluster: str
     topic: str
     partition: int
@@ -253,7 +253,7 @@ class SourceOffsetRow(Row):
 class WindowStateRow(Row):
     """The open window after a commit, as JSON of :class:`pipeline.windows.OpenWindow`; the newest row counts."""
 
-    TABLE: ClassVar[str] = "window_states"
+    TABLE = "window_states"
     mailbox: str
     next_ordinal: int
     state: str
@@ -264,8 +264,8 @@ class WindowStateRow(Row):
 class ClosingRow(Row):
     """A window closed, in the transaction of the mail or tick that closed it; its shard follows."""
 
-    TABLE: ClassVar[str] = "closings"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx"),)
+    TABLE = "closings"
+    KEYS = (("mailbox", "window_idx"),)
     mailbox: str
     window_idx: int
     opened_at: datetime
@@ -280,8 +280,8 @@ class ClosingRow(Row):
 class ShardRow(Row):
     """The files of a closed window; ``shard_path`` is relative to the home."""
 
-    TABLE: ClassVar[str] = "shard_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx"),)
+    TABLE = "shard_rows"
+    KEYS = (("mailbox", "window_idx"),)
     mailbox: str
     window_idx: int
     n_chunks: int
@@ -293,8 +293,8 @@ class ShardRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRow(Row):
-    TABLE: ClassVar[str] = "chunk_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "chunk_id"),)
+    TABLE = "chunk_rows"
+    KEYS = (("mailbox", "chunk_id"),)
     mailbox: str
     chunk_id: str
     thread_id: str
@@ -315,8 +315,8 @@ class ChunkRow(Row):
 class MaskedRow(Row):
     """How often a kind of secret was masked in the new text of a window's chunks; no row where it never was."""
 
-    TABLE: ClassVar[str] = "masked_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("mailbox", "window_idx", "kind"),)
+    TABLE = "masked_rows"
+    KEYS = (("mailbox", "window_idx", "kind"),)
     mailbox: str
     window_idx: int
     kind: str
@@ -327,8 +327,8 @@ class MaskedRow(Row):
 class OutboxRow(Row):
     """An event, committed with the rows that it tells of; ``ordinal`` is its place in the store's order."""
 
-    TABLE: ClassVar[str] = "outbox"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("ordinal",), ("event_id",))
+    TABLE = "outbox"
+    KEYS = (("ordinal",), ("event_id",))
     ordinal: int
     event_id: str
     topic: str
@@ -342,8 +342,8 @@ class DeliveryRow(Row):
     """One attempt to deliver an event to a consumer; ``outcome`` is done, failed, dead, or replayed, which is no attempt
     but makes an event that was dead pending again. The highest ``attempt`` of an event and consumer counts."""
 
-    TABLE: ClassVar[str] = "deliveries"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("event_id", "consumer", "attempt"),)
+    TABLE = "deliveries"
+    KEYS = (("event_id", "consumer", "attempt"),)
     event_id: str
     consumer: str
     attempt: int
@@ -354,8 +354,8 @@ class DeliveryRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class RequestRow(Row):
-    TABLE: ClassVar[str] = "requests"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id",),)
+    TABLE = "requests"
+    KEYS = (("run_id",),)
     run_id: str
     mailbox: str
     windows: tuple[int, ...]
@@ -369,7 +369,7 @@ class RequestRow(Row):
 class RunEventRow(Row):
     """A step in a run's life: requested, finished, failed, promoted, rejected, abstained; ``detail`` is JSON."""
 
-    TABLE: ClassVar[str] = "run_events"
+    TABLE = "run_events"
     run_id: str
     status: str
     detail: str
@@ -380,8 +380,8 @@ class RunEventRow(Row):
 class RunResultRow(Row):
     """What a finished run cost; ``cost`` is in the currency of the settings."""
 
-    TABLE: ClassVar[str] = "run_results"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id",),)
+    TABLE = "run_results"
+    KEYS = (("run_id",),)
     run_id: str
     started_at: datetime
     finished_at: datetime
@@ -392,7 +392,7 @@ class RunResultRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class MetricRow(Row):
-    TABLE: ClassVar[str] = "metric_rows"
+    TABLE = "metric_rows"
     run_id: str
     adapter_id: str
     checkpoint: str
@@ -410,8 +410,8 @@ class MetricRow(Row):
 class LossRow(Row):
     """Loss of one chunk: ``nll`` is the sum over ``n_tokens`` predicted tokens, in nats; ``n_bytes`` their text's."""
 
-    TABLE: ClassVar[str] = "loss_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("adapter_id", "checkpoint", "mailbox", "chunk_id", "eval_version"),)
+    TABLE = "loss_rows"
+    KEYS = (("adapter_id", "checkpoint", "mailbox", "chunk_id", "eval_version"),)
     adapter_id: str
     checkpoint: str
     mailbox: str
@@ -427,8 +427,8 @@ class LossRow(Row):
 class TrainedRow(Row):
     """``times`` a run trained a chunk, up to its selected checkpoint; ``role`` is new or rehearsal."""
 
-    TABLE: ClassVar[str] = "trained_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("run_id", "mailbox", "chunk_id", "role"),)
+    TABLE = "trained_rows"
+    KEYS = (("run_id", "mailbox", "chunk_id", "role"),)
     run_id: str
     adapter_id: str
     mailbox: str
@@ -439,8 +439,8 @@ class TrainedRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class AdapterRow(Row):
-    TABLE: ClassVar[str] = "adapter_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("adapter_id",),)
+    TABLE = "adapter_rows"
+    KEYS = (("adapter_id",),)
     adapter_id: str
     mailbox: str
     run_id: str
@@ -456,8 +456,8 @@ class JournalRow(Row):
     """One event of the registry: registered, evaluated, promoted, rejected, abstained, failed, rolled_back, archived,
     tainted or erased."""
 
-    TABLE: ClassVar[str] = "journal_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("ordinal",),)
+    TABLE = "journal_rows"
+    KEYS = (("ordinal",),)
     ordinal: int
     at: datetime
     mailbox: str
@@ -471,8 +471,8 @@ class JournalRow(Row):
 class NoticeTargetRow(Row):
     """Who is told, from when on: what the journal and the outbox held up to these ordinals is no news to ``target``."""
 
-    TABLE: ClassVar[str] = "notice_targets"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("target",),)
+    TABLE = "notice_targets"
+    KEYS = (("target",),)
     target: str
     journal_after: int
     outbox_after: int
@@ -483,8 +483,8 @@ class NoticeTargetRow(Row):
 class NoticeRow(Row):
     """What became of a notice to a target, for good: ``sent``, or ``given_up`` with the last ``error``."""
 
-    TABLE: ClassVar[str] = "notice_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("notice_id", "target"),)
+    TABLE = "notice_rows"
+    KEYS = (("notice_id", "target"),)
     notice_id: str
     target: str
     outcome: str
@@ -499,8 +499,8 @@ class FeedbackRow(Row):
     as ``correction_sha``. The newest row of an answer and user counts; ``user_key`` is a keyed hash, None where
     nobody is named."""
 
-    TABLE: ClassVar[str] = "feedback_rows"
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("feedback_id",),)
+    TABLE = "feedback_rows"
+    KEYS = (("feedback_id",),)
     feedback_id: str
     answer_id: str
     mailbox: str
