@@ -47,6 +47,7 @@ COLUMNS = {
     "bridges": "mailbox, message_key, thread_id, other_thread_id, same_split, at",
     "exclusions": "mailbox, thread_id, chunk_id, reason, since_window, at",
     "masked": "mailbox, window_idx, kind, n",
+    "spot_checks": "mailbox, message_key, thread_id, shown_first, shown_second, verdict, preferred, judge, at",
     "duplicates": "mailbox, message_key, feed, cursor, at",
     "dead_letters": "id, mailbox, feed, cursor, stage, reason, attempts, at",
     "runs": "run_id, mailbox, windows, parent_adapter, adapter_id, status, started_at, finished_at, steps, tokens, cost",

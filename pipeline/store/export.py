@@ -27,6 +27,7 @@ VIEWS = (
     "bridges",
     "exclusions",
     "masked",
+    "spot_checks",
     "duplicates",
     "dead_letters",
     "runs",

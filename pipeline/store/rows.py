@@ -509,3 +509,21 @@ class FeedbackRow(Row):
     rating: str
     correction_sha: str | None
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SpotRow(Row):
+    """What ``judge`` preferred of two replies to the same mail, as shown: ``first``, ``second``, ``tie`` or ``both_bad``.
+    Adapters by id, a bare base as ``base:ID``. The newest row of a reply and two adapters counts."""
+
+    TABLE = "spot_rows"
+    KEYS = (("spot_id",),)
+    spot_id: str
+    mailbox: str
+    message_key: str
+    thread_id: str
+    shown_first: str
+    shown_second: str
+    verdict: str
+    judge: str
+    at: datetime
