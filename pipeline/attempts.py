@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import RunError
 from pipeline.home import write_atomic
 from pipeline.settings import RetrySettings
+from pipeline.strict import Strict
 
 ATTEMPTS = "attempts.json"
 
 
-class Attempt(BaseModel):
+class Attempt(Strict):
     """One training to its end: ``loss`` at its best checkpoint, that of ``step``, in nats per token on the val chunks that
     may choose. ``number`` counts from 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     lr: float
@@ -28,11 +27,9 @@ class Attempt(BaseModel):
     loss: float
 
 
-class Attempts(BaseModel):
+class Attempts(Strict):
     """``before`` is the loss of what the run continues, on the same chunks; ``kept`` the attempt that becomes the adapter,
     None while another is to be made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     before: float
     made: tuple[Attempt, ...] = ()

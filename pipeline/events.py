@@ -6,7 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pipeline.strict import Strict
 
 
 class Topic(StrEnum):
@@ -22,10 +24,9 @@ class Topic(StrEnum):
     ADAPTER_PROMOTED = "registry.adapter.promoted.v1"
 
 
-class Payload(BaseModel):
+class Payload(Strict):
     """Data of an event. ``TOPIC`` says where it goes; ``event_id`` is the same whenever the same thing happened."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     TOPIC: ClassVar[Topic]
     mailbox: str
 
@@ -88,10 +89,9 @@ PAYLOADS: dict[Topic, type[Payload]] = {
 }
 
 
-class Event(BaseModel):
+class Event(Strict):
     """A CloudEvents 1.0 envelope; ``key`` orders events (the mailbox)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
     source: str = "mailtide"
     type: Topic

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import RunError
 from pipeline.home import write_atomic
+from pipeline.strict import Strict
 
 PASSES = "passes.json"
 """In a run's folder, once memory has run out: what it went on with."""
@@ -22,10 +23,8 @@ CPU_PASS_TOKENS = 512
 """On a CPU padding costs as much as text, and a pass of this size is as fast per token as a larger one."""
 
 
-class Change(BaseModel):
+class Change(Strict):
     """From the optimizer step after ``after_step`` on, passes hold at most ``tokens``, padding included."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     after_step: int
     tokens: int

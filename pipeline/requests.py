@@ -7,8 +7,6 @@ import json
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.attempts import Attempt
 from pipeline.passes import Change
 from pipeline.settings import (
@@ -17,6 +15,7 @@ from pipeline.settings import (
     ReplaySettings,
     TrainSettings,
 )
+from pipeline.strict import Strict
 
 LATER: dict[tuple[str, str], object] = {
     ("train", "pass_tokens"): None,
@@ -28,6 +27,7 @@ LATER: dict[tuple[str, str], object] = {
     ("eval", "generate"): 4,
     ("eval", "generate_tokens"): 24,
     ("eval", "latency"): 0,
+    ("eval", "benchmarks"): [],
     ("eval", "weights"): "ppl:0.4,rag:0.4,recall:0.2",
     ("eval", "thresholds"): "",
 }
@@ -44,11 +44,7 @@ BESIDE = (("train", "report_to"), ("train", "keep_sets"))
 """Settings that change what is told of a run or kept beside it, as (group, name), and no byte of what it makes."""
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ShardRef(Frozen):
+class ShardRef(Strict):
     """A closed window's shard: ``path`` is relative to the home, ``sha256`` that of ``chunks.parquet``."""
 
     window_idx: int
@@ -56,7 +52,7 @@ class ShardRef(Frozen):
     sha256: str
 
 
-class BaseRef(Frozen):
+class BaseRef(Strict):
     """The base model. ``base_id`` names it in losses; ``path`` is relative to the home for the built-in one."""
 
     kind: Literal["builtin", "external"]
@@ -64,7 +60,7 @@ class BaseRef(Frozen):
     path: str
 
 
-class AdapterRef(Frozen):
+class AdapterRef(Strict):
     """An adapter that a run continues or compares with; ``path`` is relative to the home."""
 
     adapter_id: str
@@ -73,7 +69,7 @@ class AdapterRef(Frozen):
     sha256: str
 
 
-class RunSettings(Frozen):
+class RunSettings(Strict):
     """The settings that change a run's bytes."""
 
     seed: int
@@ -85,7 +81,7 @@ class RunSettings(Frozen):
     eval: EvalSettings
 
 
-class RunRequest(Frozen):
+class RunRequest(Strict):
     """One end-to-end retraining pass.
 
     ``new_windows`` are trained as new; ``old_windows`` are all windows that the champion's lineage trained as new.
@@ -134,7 +130,7 @@ class RunRequest(Frozen):
         return f"a{self.run_id}"
 
 
-class RunResult(Frozen):
+class RunResult(Strict):
     """What a finished run leaves in ``result.json``, written last: its presence means that all else is there.
 
     ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the

@@ -18,8 +18,6 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.errors import NothingToDo, RegistryError, UsageError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file, sha256_folder, write_atomic
@@ -27,6 +25,7 @@ from pipeline.parquet import with_note
 from pipeline.requests import BaseRef, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow
+from pipeline.strict import Strict
 from registry.decide import journal
 from registry.exporting import HARMLESS, SUMS
 from registry.journal import Happening, append_event
@@ -38,10 +37,9 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MOST_HEADER = 50_000_000
 
 
-class Imported(BaseModel):
+class Imported(Strict):
     """What is kept of an import. ``base`` is this home's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     adapter_id: str
     signed_by: str
     at: datetime

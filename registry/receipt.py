@@ -13,11 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file, sha256_folder, write_atomic
 from pipeline.requests import RunRequest, RunResult, ShardRef
+from pipeline.strict import Strict
 from registry.gate import Verdict
 from registry.signing import SigningKey, is_signed
 
@@ -46,11 +45,7 @@ ALSO = ("replies.parquet",)
 """Covered too where they are: runs of earlier versions left none."""
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Folder(Frozen):
+class Folder(Strict):
     """A folder relative to the home, its :func:`pipeline.home.sha256_folder`, and the sha256 of each of its files."""
 
     path: str
@@ -58,7 +53,7 @@ class Folder(Frozen):
     files: dict[str, str]
 
 
-class Parent(Frozen):
+class Parent(Strict):
     """The run that was continued, and the sha256 of its receipt."""
 
     adapter_id: str
@@ -66,7 +61,7 @@ class Parent(Frozen):
     receipt_sha256: str
 
 
-class Receipt(Frozen):
+class Receipt(Strict):
     """Everything by digest. ``base`` is None where the base is not a folder of this home; ``verdict`` is the gate's, its
     policy included; ``signature`` is that of all other fields by the holder of the public key ``signed_by``."""
 

@@ -14,30 +14,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import DeployError
 from pipeline.events import AdapterPromoted
 from pipeline.filelock import locked
 from pipeline.home import Home, private_dir, write_atomic
+from pipeline.strict import Strict
 
 WANTED = "wanted"
 
 Note = TypeVar("Note", bound=BaseModel)
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Leftover(Frozen):
+class Leftover(Strict):
     """An adapter that a target may still hold and need not, from ``not_before`` on to be let go."""
 
     adapter_id: str
     not_before: datetime
 
 
-class SpeedNote(Frozen):
+class SpeedNote(Strict):
     """A speed check (:class:`registry.deploy.contract.Speed`); ``recorded`` once it is a row of the store."""
 
     first_token_seconds: float
@@ -46,7 +43,7 @@ class SpeedNote(Frozen):
     recorded: bool = False
 
 
-class Standing(Frozen):
+class Standing(Strict):
     """One target and mailbox. ``served`` is the promotion that the target serves, since ``since``; ``step`` is what is
     being done to reach a newer one ("" at rest), ``trouble`` why the last of ``tries`` in a row did not, at ``tried_at``.
     While ``doubtful``, callers may get another adapter than the one served: its alias was being moved."""

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import DeployError, RegistryError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
+from pipeline.strict import Strict
 from registry.deploy.contract import Speed
 
 
-class Taken(BaseModel):
+class Taken(Strict):
     """The promotion that the link shows, or is about to."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     journal_ordinal: int
     adapter_id: str
 

@@ -10,21 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import DeployError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home, write_atomic
+from pipeline.strict import Strict
 from registry.deploy.calling import Caller
 from registry.deploy.completions import measure, smoke
 from registry.deploy.contract import Speed
 from registry.deploy.standing import folder
 
 
-class Alias(BaseModel):
+class Alias(Strict):
     """Who serves a mailbox on vLLM: ask ``url`` for ``model``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     url: str
     model: str
     adapter_id: str

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
 from pipeline.coverage import read_coverage, write_coverage
 from pipeline.home import atomic_path, private_dir, write_atomic
 from pipeline.runfiles import Loss, read_losses, write_losses
+from pipeline.strict import Strict
 
 LOSSES, COVERAGE, WEIGHTS, COST = "losses.parquet", "coverage.parquet", "adapter.safetensors", "cost.json"
 
 
-class Cost(BaseModel):
+class Cost(Strict):
     """Of one training: tokens by the model's tokenizer, wall and processor seconds of the training alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int
     new_tokens: int

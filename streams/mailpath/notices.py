@@ -6,18 +6,15 @@ import hashlib
 import re
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from pipeline.settings import MAILBOX_NAME
+from pipeline.strict import Strict
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.records import Kind, checked, kind_of, sealed
 
 
-class Notice(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AnnouncedFeed(Notice):
+class AnnouncedFeed(Strict):
     """A feed; ``source`` is where it reads from, for people."""
 
     name: str
@@ -25,7 +22,7 @@ class AnnouncedFeed(Notice):
     source: str
 
 
-class Announcement(Notice):
+class Announcement(Strict):
     """All feeds of a mailbox that one process reads. It goes the way of the mail, and is answered by ``Progress`` of each:
     a feed that nobody answered for yet keeps its mail until then."""
 
@@ -33,7 +30,7 @@ class Announcement(Notice):
     feeds: tuple[AnnouncedFeed, ...]
 
 
-class Progress(Notice):
+class Progress(Strict):
     """The owner has taken every number of a feed up to ``last_number``; the newest record of a feed counts."""
 
     mailbox: str

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import BusError
 from pipeline.home import Home, write_atomic
+from pipeline.strict import Strict
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.following import Follower
-from streams.mailpath.notices import Notice
 from streams.mailpath.outlet import Outlet
 from streams.mailpath.records import Kind, checked, kind_of, sealed
 from streams.times import utc_now
@@ -28,7 +28,7 @@ CLAIM, START = "#owner", "#start"
 """First parts of keys; no mailbox begins like that."""
 
 
-class Claim(Notice):
+class Claim(Strict):
     """``store`` owns ``partition``; ``session`` names the start of the process that wrote this. The rest is for people."""
 
     partition: int
