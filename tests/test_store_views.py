@@ -46,6 +46,7 @@ COLUMNS = {
     "event_id",
     "bridges": "mailbox, message_key, thread_id, other_thread_id, same_split, at",
     "exclusions": "mailbox, thread_id, chunk_id, reason, since_window, at",
+    "erasures": "erasure_id, mailbox, kind, n_messages, asked_at, finished_at, receipt_sha256",
     "masked": "mailbox, window_idx, kind, n",
     "spot_checks": "mailbox, message_key, thread_id, shown_first, shown_second, verdict, preferred, judge, at",
     "duplicates": "mailbox, message_key, feed, cursor, at",

@@ -26,6 +26,7 @@ VIEWS = (
     "windows",
     "bridges",
     "exclusions",
+    "erasures",
     "masked",
     "spot_checks",
     "duplicates",

@@ -527,3 +527,38 @@ class SpotRow(Row):
     verdict: str
     judge: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRow(Row):
+    """Somebody asked to have a message, a sender or a thread (``kind``) erased; ``plan`` is JSON of ids and digests."""
+
+    TABLE = "erasure_rows"
+    KEYS = (("erasure_id",),)
+    erasure_id: str
+    mailbox: str
+    kind: str
+    plan: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRow(Row):
+    """A message whose words and people are erased; its other rows stay."""
+
+    TABLE = "erased_rows"
+    KEYS = (("mailbox", "message_key"),)
+    mailbox: str
+    message_key: str
+    erasure_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureEndRow(Row):
+    """An erasure has reached every place; ``receipt_sha256`` is of its receipt."""
+
+    TABLE = "erasure_ends"
+    KEYS = (("erasure_id",),)
+    erasure_id: str
+    receipt_sha256: str
+    at: datetime
