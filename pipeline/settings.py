@@ -181,6 +181,9 @@ class EvalSettings(Group):
     generate: int = Field(default=4, ge=0, description="replies per split that are written and compared with the real ones")
     generate_tokens: PositiveInt = Field(default=24, description="tokens of a written reply at most")
     latency: int = Field(default=0, ge=0, description="answers timed side by side with the champion's; 0: none")
+    benchmarks: tuple[str, ...] = Field(
+        default=(), description="regression tasks, by name, or as task files and folders; none: nothing is measured"
+    )
     select: Literal["val_loss", "weighted", "pareto"] = Field(
         default="val_loss", description="what chooses the checkpoint: val_loss, weighted or pareto"
     )
@@ -208,6 +211,9 @@ class GateSettings(Group):
     min_new_threads: PositiveInt = Field(default=5, description="val threads of the new windows below which it abstains")
     min_threads: PositiveInt = Field(default=20, description="val threads below which an interval is marked as few")
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="of the one-sided bounds")
+    confidence_better: float = Field(
+        default=0.7, ge=0.5, lt=1.0, description="that it is better on new windows; 0.5: in the mean"
+    )
     limits: LimitSettings = LimitSettings()
     least: LeastSettings = LeastSettings()
     require: tuple[str, ...] = Field(default=(), description="rules of gate.limits without whose evidence it abstains")

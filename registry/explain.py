@@ -14,14 +14,14 @@ from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, JournalRow
 from registry.decided import MEASURED, Decided, by_hand
 from registry.evidence import judging_chunks
-from registry.gate import Comparison, Evidence, RuleOutcome, Ruling, decide, paired_interval
+from registry.gate import Comparison, Evidence, RuleOutcome, Ruling, bound_on_better, decide, paired_interval
 from registry.objections import ASKS as LIMITED
 from registry.power import LIKELY, chance_within, smallest_seen, threads_for
 
 ASKS = {
     "champion": "is the champion still the one challenged",
     "new_threads": "do enough threads of the new windows judge",
-    "new": "better in the mean on the new windows, and not shown to be worse",
+    "new": "better on the new windows, and surely enough",
     "old": "not worse, beyond a margin, on windows that the champion had learned",
     "drift": "the same against the best adapter ever",
     **{name: f"objects when shown to be above its limit: {what}" for name, what in LIMITED.items()},
@@ -133,7 +133,7 @@ def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> E
             Explained(
                 rule,
                 ASKS.get(rule.name, OBJECTS),
-                margin_left(rule),
+                margin_left(rule, intervals.get(rule.name), policy),
                 power_of(rule, intervals.get(rule.name), policy) if rule.name in intervals else None,
             )
             for rule in rules
@@ -156,10 +156,10 @@ def comparisons(evidence: Evidence) -> Mapping[str, Comparison]:
     return {name: pairs for name, pairs in found.items() if pairs is not None}
 
 
-def margin_left(rule: RuleOutcome) -> float | None:
-    """How far the figure that decides is on the passing side of its threshold: the mean of ``new``, the upper bound of
-    ``old`` and ``drift``, the count of ``new_threads``, the lower bound of what may object. None for what has no such
-    figure."""
+def margin_left(rule: RuleOutcome, found: Interval | None, policy: GateSettings) -> float | None:
+    """How far the figure that decides is on the passing side of its threshold: the upper bound of ``new`` at
+    ``confidence_better``, that of ``old`` and ``drift``, the count of ``new_threads``, the lower bound of what may object.
+    None for what has no such figure."""
     if rule.threshold is None or rule.figure is None or rule.ruling is Ruling.ABSENT:
         return None
     if rule.name in LIMITED:
@@ -168,7 +168,10 @@ def margin_left(rule: RuleOutcome) -> float | None:
         return rule.figure - rule.threshold
     if rule.name in ("old", "drift"):
         return rule.threshold - rule.high if rule.high is not None else None
-    return rule.threshold - rule.figure
+    if rule.name == "new" and found is not None:
+        bound = bound_on_better(found, policy)
+        return rule.threshold - bound if math.isfinite(bound) else None
+    return None
 
 
 def power_of(rule: RuleOutcome, found: Interval | None, policy: GateSettings) -> Power:
@@ -206,8 +209,9 @@ def need(
     worse = found.value >= threshold
     # Below its threshold a rule waits for the upper bound to come down; above it, for the lower bound to come up.
     room = abs(found.value - threshold)
-    even = threads_for(found, room, confidence=policy.confidence)
-    likely = threads_for(found, room, confidence=policy.confidence, chance=LIKELY)
+    confidence = policy.confidence_better if rule.name == "new" and not worse else policy.confidence
+    even = threads_for(found, room, confidence=confidence)
+    likely = threads_for(found, room, confidence=confidence, chance=LIKELY)
     end = "show that it is worse" if worse else "pass"
     if even is None:
         says = f"the mean is too near {threshold:g} for any number of threads to {end}"

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from pydantic import TypeAdapter
 
-from pipeline.intervals import Interval, detectable, ratio_interval
+from pipeline.intervals import Interval, detectable, ratio_interval, t_quantile
 from pipeline.settings import GateSettings
 from registry.objections import Figure, Objection, Says, objections
 from registry.power import threads_for
@@ -179,6 +179,14 @@ def paired_interval(pairs: Comparison, policy: GateSettings) -> Interval | None:
     )
 
 
+def bound_on_better(found: Interval, policy: GateSettings) -> float:
+    """The upper bound of the difference on new windows at ``policy.confidence_better``, in nats per token: the mean itself
+    at 0.5, and infinite where the error is unknown."""
+    if policy.confidence_better == 0.5:
+        return found.value
+    return found.value + t_quantile(policy.confidence_better, found.df) * found.error if found.df else math.inf
+
+
 def _same_champion(evidence: Evidence) -> RuleOutcome:
     if evidence.champion == evidence.champion_now:
         ruling, sentence = Ruling.PASS, f"the champion is still {evidence.champion}"
@@ -200,10 +208,13 @@ def _better_on_new(pairs: Comparison, found: Interval | None, policy: GateSettin
     if found is None or pairs.unpaired:
         return _unmeasured("new", where, pairs, 0.0)
     figures = _figures(found, pairs.reference, policy)
+    sure = f"{100 * policy.confidence_better:g} %"
     if found.low > 0:
         ruling, says = Ruling.FAIL, "shown to be worse, as its lower bound is above 0"
+    elif found.value < 0 and bound_on_better(found, policy) <= 0:
+        ruling, says = Ruling.PASS, f"better with a confidence of {sure}"
     elif found.value < 0:
-        ruling, says = Ruling.PASS, "better in the mean and not shown to be worse"
+        ruling, says = Ruling.OPEN, f"better in the mean, but not with a confidence of {sure}"
     else:
         ruling, says = Ruling.OPEN, "not better in the mean, and not shown to be worse"
     return _measured("new", found, 0.0, ruling, f"{where}: {figures}: {says}")

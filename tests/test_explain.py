@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.errors import RunError, UsageError
+from pipeline.intervals import t_quantile
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Loss, read_losses, write_losses
 from pipeline.settings import GateSettings
@@ -59,7 +60,9 @@ def test_a_promotion_is_told_with_the_verdicts_own_figures(runs: Finished) -> No
     by_name = {one.rule.name: one for one in told.rules}
     old, new = by_name["old"], by_name["new"]
     assert old.rule.high is not None and old.margin_left == pytest.approx(0.03 - old.rule.high)
-    assert new.rule.figure is not None and new.margin_left == pytest.approx(-new.rule.figure)
+    assert new.rule.figure is not None and new.rule.high is not None and new.power is not None and new.power.df is not None
+    nearer = t_quantile(0.7, new.power.df) / t_quantile(0.95, new.power.df)
+    assert new.margin_left == pytest.approx(-new.rule.figure - nearer * (new.rule.high - new.rule.figure))
     assert by_name["new_threads"].margin_left == 8 - 5
     assert by_name["champion"].power is None
     assert new.power is not None and new.power.chance_if_equal is None

@@ -85,6 +85,16 @@ def test_each_rule_decides_alone(
     assert len(verdict.reasons) == 1
 
 
+def test_better_on_new_must_be_as_sure_as_the_policy_asks() -> None:
+    """Twelve threads evenly spaced from -0.024 to +0.016: the mean is -0.004, its error 0.0038, so 70 % bound -0.0019 and
+    90 % bound +0.0012."""
+    slightly = evidence(around(-0.004, spread=0.02), around(0.0))
+    outcomes = {sure: decide(slightly, GateSettings(confidence_better=sure)).outcome for sure in (0.5, 0.7, 0.9)}
+    assert outcomes == {0.5: Outcome.PROMOTED, 0.7: Outcome.PROMOTED, 0.9: Outcome.ABSTAINED}
+    (reason,) = decide(slightly, GateSettings(confidence_better=0.9)).reasons
+    assert reason.endswith("better in the mean, but not with a confidence of 90 %")
+
+
 def test_reasons_hold_the_figures_the_margin_and_what_would_settle_it() -> None:
     verdict = decide(evidence(around(-0.1), around(0.025)), POLICY)
     (reason,) = verdict.reasons
