@@ -19,9 +19,10 @@ from pipeline.runfiles import Loss
 from retrain.choosing import Choice
 from retrain.heldout import HeldOut
 from retrain.latency import quantile, slower
+from retrain.pen import Timed
 from retrain.rag import FIGURES, difference, reply_figures
 from retrain.results import Measured, entries, metric_of
-from retrain.writing import Timed, Written
+from retrain.writing import Written
 
 RESULTS_VERSION = 2
 """2: replies, a summary, the selection, and what the gate may object to. What version 1 had is where it was."""

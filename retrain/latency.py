@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import bdtr
 
 from retrain.asking import Put
-from retrain.writing import Timed
+from retrain.pen import Timed
 
 RESAMPLES = 4_000
 

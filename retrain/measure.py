@@ -21,6 +21,7 @@ from retrain.checkpoints import Checkpoint
 from retrain.choosing import Candidate, Choice, choose, last, parts_of
 from retrain.document import Evidence, document
 from retrain.latency import in_turn
+from retrain.pen import Timed
 from retrain.probes import losses_of_copies, probe
 from retrain.progress import Observer, Progress
 from retrain.questions import Questions, ask, at_checkpoint, foretold_file, open_questions, write, wrote_file
@@ -28,7 +29,7 @@ from retrain.references import Reference, of_references, references, unmeasured
 from retrain.results import retrieval_entry
 from retrain.retrieval import evaluate_index
 from retrain.study import CHECKPOINTS, Study
-from retrain.writing import WRITTEN, Timed, Written, read_written, write_written
+from retrain.writing import WRITTEN, Written, read_written, write_written
 
 KNOWN, LOSSES, RESULTS, BEST = "known_losses.parquet", "losses.parquet", "eval_results.json", "best_checkpoint.txt"
 
@@ -195,7 +196,7 @@ def _timed(
     def timing(reference: Reference) -> Callable[[Put], Timed]:
         def answer(one: Put) -> Timed:
             with serving(study, reference):
-                return questions.pen.time(one)
+                return questions.pen.time(one.prompt)
 
         return answer
 

@@ -16,9 +16,10 @@ from retrain.bm25 import Bm25Index
 from retrain.gold import Mail
 from retrain.losses import EVAL_VERSION, score
 from retrain.model import load_tokenizer
+from retrain.pen import Pen
 from retrain.retrieval import index_of, read_mails
 from retrain.study import Study
-from retrain.writing import WRITTEN, Pen, Written, read_written, write_written
+from retrain.writing import WRITTEN, Written, read_written, write_replies, write_written
 
 FORETOLD, WROTE = "replies", "written"
 """Folders of a run's replies as each checkpoint foretold and wrote them, which stay when its weights go."""
@@ -53,7 +54,7 @@ class Questions:
 def open_questions(home: Home, study: Study, exclusions: Exclusions, base: Path) -> Questions:
     """Reads the mail of the run's shards, and asks about at most ``eval.max_replies`` replies of each split."""
     request, settings = study.request, study.request.settings.eval
-    mails = read_mails(home, request, exclusions)
+    mails = read_mails(home, request.shards, exclusions)
     index = index_of(mails)
     tokenizer = load_tokenizer(base)
     asking = Asking(tokenizer, study.context, settings.rag_tokens, settings.generate_tokens)
@@ -72,7 +73,7 @@ def open_questions(home: Home, study: Study, exclusions: Exclusions, base: Path)
         too_long=too_long,
         known=_known(home, request),
         written=tuple(one for run_id in _runs(request) for one in read_written(home.run(run_id) / WRITTEN)),
-        pen=Pen(study, tokenizer),
+        pen=Pen(study.model, study.compute, study.pad, tokenizer, settings.generate_tokens),
         most=settings.generate,
     )
 
@@ -117,7 +118,7 @@ def ask(study: Study, questions: Questions, put: Sequence[Put], adapter_id: str,
 def write(questions: Questions, adapter_id: str, checkpoint: str, *splits: Split) -> list[Written]:
     """Replies that the model writes as it stands; what is known is not written again."""
     put = [one for split in splits for one in questions.to_write(split)]
-    return questions.pen.write(put, adapter_id, checkpoint, questions.written)
+    return write_replies(questions.pen, put, adapter_id, checkpoint, questions.written)
 
 
 def at_checkpoint(study: Study, questions: Questions, folder: Path, name: str) -> None:

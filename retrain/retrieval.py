@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.chunks import message_slices, read_slice
 from pipeline.domain import Split
 from pipeline.home import Home
-from pipeline.requests import RunRequest
+from pipeline.requests import ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.shards import read_meta, read_texts
 from retrain.bm25 import Bm25Index
@@ -34,13 +34,13 @@ class Retrieval:
     ranked: Ranked
 
 
-def read_mails(home: Home, request: RunRequest, exclusions: Exclusions) -> list[Mail]:
-    """The mails of the request's newest shards, at most about :data:`MAX_CANDIDATES`, in order of arrival.
+def read_mails(home: Home, shards: Sequence[ShardRef], exclusions: Exclusions) -> list[Mail]:
+    """The mails of the newest of ``shards``, at most about :data:`MAX_CANDIDATES`, in order of arrival.
 
     A mail is read where it is new; one that was cut into pieces is put together again. Excluded ones are left out.
     """
     mails: dict[str, Mail] = {}
-    for shard in reversed(request.shards):
+    for shard in reversed(shards):
         if len(mails) >= MAX_CANDIDATES:
             break
         folder = home.root / shard.path

@@ -19,7 +19,8 @@ from registry.objections import read_figures
 from retrain.choosing import Candidate, last
 from retrain.document import Evidence, document
 from retrain.heldout import HeldOut
-from retrain.writing import Timed, Written
+from retrain.pen import Timed
+from retrain.writing import Written
 from tests.conftest import REPOSITORY
 from tests.support.lineage import Lineage, make_chunk
 
