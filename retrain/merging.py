@@ -11,7 +11,6 @@ must answer as base and adapter did.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -70,9 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("base", "adapter", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     asked = parser.parse_args(arguments)
-    parent = os.getppid()
-    die_with_parent()
-    if os.getppid() != parent:
+    if not die_with_parent():
         return 1
     keep_offline()
     warnings.filterwarnings("ignore", message=TIED)

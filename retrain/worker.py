@@ -34,9 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m retrain.worker", description="carries out retraining runs")
     parser.add_argument("--home", type=Path, required=True)
     home = Home(parser.parse_args(arguments).home.resolve())
-    parent = os.getppid()
-    die_with_parent()
-    if os.getppid() != parent:
+    if not die_with_parent():
         return 1
     answers = own_stdout()
     keep_offline()

@@ -27,9 +27,7 @@ LEAST_ROOM = 16 << 20
 
 def main() -> int:
     """Serves mails until standard input ends; exit code ``OUT_OF_MEMORY`` when one needs more than is allowed."""
-    parent = os.getppid()
-    die_with_parent()
-    if os.getppid() != parent:
+    if not die_with_parent():
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to every process; the parent decides
