@@ -11,6 +11,7 @@ COPY pipeline pipeline
 COPY retrain retrain
 COPY registry registry
 COPY streams streams
+COPY configs configs
 
 FROM source AS built-light
 RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[kafka,keyring]'

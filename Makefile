@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "mailtide needs Python 3.11 or later: name one with make PYTHON=..."; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[train,kafka,keyring,plots,search,serve,tracking,weaviate,dev]'
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[train,benchmarks,kafka,keyring,plots,search,serve,tracking,weaviate,dev]'
 	touch $(STAMP)
 
 demo: setup

@@ -17,6 +17,7 @@ from pipeline.runfiles import Exclusions, Loss, read_losses, write_losses
 from pipeline.selection import parse_thresholds, parse_weights
 from retrain import checkpoints
 from retrain.asking import Put
+from retrain.benchmarks.in_run import results_of, run_benchmarks
 from retrain.checkpoints import Checkpoint
 from retrain.choosing import Candidate, Choice, choose, last, parts_of
 from retrain.document import Evidence, document
@@ -42,8 +43,8 @@ class Measured:
 
 
 def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder: Path, progress: Observer) -> Measured:
-    """Writes ``losses.parquet``, ``replies.parquet``, ``written.parquet``, ``eval_results.json`` and
-    ``best_checkpoint.txt``, in this order, where they are missing.
+    """Writes ``losses.parquet``, ``replies.parquet``, ``written.parquet``, ``benchmarks.parquet`` (where the
+    settings name benchmarks), ``eval_results.json`` and ``best_checkpoint.txt``, in this order, where they are missing.
 
     Every checkpoint that has its weights is asked about the val replies. The chosen one is that which the selecting threads
     prefer by the rule of the settings, the last where none may choose; it alone is measured on test. ``base`` is the folder
@@ -82,6 +83,11 @@ def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder
         probed, figures = probe(home, study, base, own, evidence.written, serving)
         results |= probed
         results["gate_evidence"] += figures
+        challenged = _challenged(study, compared)
+        benchmarked = run_benchmarks(home, study, base, folder, own, challenged, serving, progress)
+        entries, results["benchmarks"], lost = results_of(benchmarked, own, challenged)
+        results["checkpoints"] += entries
+        results["gate_evidence"].append(lost)
         write_atomic(folder / RESULTS, (json.dumps(results, indent=1) + "\n").encode())
     if not (folder / BEST).is_file():
         write_atomic(folder / BEST, f"{chosen.name}\n".encode())
@@ -190,8 +196,7 @@ def _timed(
     if not (put and pairs):
         return []
     progress(Progress(study.request.run_id, "replies", 0, pairs, "timed"))
-    champion = study.request.champion
-    against = compared[0] if champion is None else next(one for one in compared if one.adapter_id == champion.adapter_id)
+    against = _challenged(study, compared)
 
     def timing(reference: Reference) -> Callable[[Put], Timed]:
         def answer(one: Put) -> Timed:
@@ -201,6 +206,12 @@ def _timed(
         return answer
 
     return in_turn(put, pairs, timing(own), timing(against))
+
+
+def _challenged(study: Study, compared: Sequence[Reference]) -> Reference:
+    """The champion; the bare base where there is none."""
+    champion = study.request.champion
+    return compared[0] if champion is None else next(one for one in compared if one.adapter_id == champion.adapter_id)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["data", "base", "train", "evaluate", "retrieval", "replies", "finish"]
+Step = Literal["data", "base", "train", "evaluate", "retrieval", "replies", "benchmarks", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
