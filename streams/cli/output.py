@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from streams.cli.layout import Fit
+
+FIGURE = re.compile(r"[+-]\d[\d,.]*|[+-]?\d[\d,.]* ?%")
+"""A number as a text, with its sign or in per cent."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -61,21 +68,83 @@ def shown(value: Any) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """A table as wide as it needs off a terminal, fitted to the terminal on one; numbers stand right."""
+    """A table as wide as it needs off a terminal, fitted to the terminal on one; figures stand right.
+
+    On a terminal that is too narrow long texts are broken, never a number or a time. Where that is not enough, a table of
+    figures is shown in blocks of columns, and any other row by row.
+    """
+    from streams.cli.layout import blocks, column, fitted
+
+    held = [list(row) for row in rows]
+    texts = [[shown(value) for value in row] for row in held]
+    right = [_of_figures([row[index] for row in held]) for index in range(len(columns))]
+    loose = [
+        not right[index] and any(isinstance(row[index], (str, list, tuple)) for row in held)
+        for index in range(len(columns))
+    ]
+    needs = [column(name, [row[index] for row in texts], text=loose[index]) for index, name in enumerate(columns)]
+    room = _room()
+    if title is not None:
+        click.echo(title)
+    groups: list[list[int]] | None = [list(range(len(columns)))]
+    if fitted(needs, room) is None:
+        groups = blocks(needs, room) if all(right[1:]) else None
+    for group in groups or ():
+        fit = fitted([needs[index] for index in group], room)
+        if fit is not None:
+            _print_grid(
+                fit, [(columns[index], right[index]) for index in group], [[row[index] for index in group] for row in texts]
+            )
+    if groups is None:
+        _print_records(columns, texts)
+
+
+def _of_figures(values: Sequence[Any]) -> bool:
+    """Whether a column holds numbers, or texts that are numbers with a sign or in per cent."""
+    if any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return True
+    said = [value for value in values if value not in (None, "")]
+    return bool(said) and all(isinstance(value, str) and FIGURE.fullmatch(value) for value in said)
+
+
+def _room() -> int:
+    """Characters in a line of the terminal; off a terminal there is no end to them."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+
+
+def _print_grid(fit: Fit, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    cells = [list(row) for row in rows]
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for index, name in enumerate(columns):
-        numeric = any(isinstance(row[index], (int, float)) and not isinstance(row[index], bool) for row in cells)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(shown(value)) for value in row))
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width, highlight=False).print(table)
+    from streams.cli.layout import EDGES, broken
+
+    before, behind = {1: (0, 0), 2: (0, 1), 3: (1, 1)}[fit.gap]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, behind, 0, before), pad_edge=False)
+    for (name, right), width in zip(columns, fit.widths, strict=True):
+        table.add_column(Text(broken(name, width)), justify="right" if right else "left", overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(width=sum(fit.widths) + fit.gap * (len(columns) - 1) + EDGES, highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Row by row, a line for each column: for what no terminal of this width shows side by side."""
+    from rich.cells import cell_len
+
+    widest = max(cell_len(name) for name in columns)
+    for row in rows:
+        click.echo()
+        for name, cell in zip(columns, row, strict=True):
+            click.echo(f" {name}{' ' * (widest - cell_len(name))}   {cell}".rstrip())
+    click.echo()
 
 
 class Progress:
