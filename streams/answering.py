@@ -72,7 +72,7 @@ def write_answer(
     not this mailbox's, and ``NothingToDo`` when the built-in model was asked for before its first run."""
     if adapter_id is None:
         adapter_id = journal(store).champion(mailbox)
-    adapter = _reference(store, home, mailbox, adapter_id) if adapter_id else None
+    adapter = adapter_reference(store, home, mailbox, adapter_id) if adapter_id else None
     if settings.model.base == "builtin" and not generate:
         return None
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
@@ -87,7 +87,8 @@ def write_answer(
     return Writer(home, settings, base, adapter, found)
 
 
-def _reference(store: Store, home: Home, mailbox: str, adapter_id: str) -> AdapterRef:
+def adapter_reference(store: Store, home: Home, mailbox: str, adapter_id: str) -> AdapterRef:
+    """A mailbox's adapter by its id; raises ``UsageError`` for one that it does not have."""
     rows = store.fetch(AdapterRow, "adapter_id = ? AND mailbox = ?", [adapter_id, mailbox])
     if not rows:
         raise UsageError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")

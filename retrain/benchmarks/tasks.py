@@ -49,6 +49,11 @@ def known_tasks() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def is_path(name: str) -> bool:
+    """Whether a task is named by where it lies: a file, or a folder of files."""
+    return "/" in name or name.endswith(".yaml")
+
+
 def read_tasks(named: Sequence[str], home: Home) -> list[Task]:
     """The tasks of these names, files and folders, paths being relative to the home; each once.
 
@@ -64,7 +69,7 @@ def read_tasks(named: Sequence[str], home: Home) -> list[Task]:
 
 
 def _paths(name: str, home: Home) -> list[Path]:
-    if "/" not in name and not name.endswith(".yaml"):
+    if not is_path(name):
         path = FOLDER / f"{name}.yaml"
         if not path.is_file():
             known = ", ".join(known_tasks()) or "none"

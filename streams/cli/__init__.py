@@ -13,6 +13,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.training": ("plan", "retrain", "runs"),
     "streams.cli.reproduce": ("reproduce",),
     "streams.cli.reporting": ("report",),
+    "streams.cli.benchmarking": ("benchmark",),
     "streams.cli.simulate": ("simulate",),
     "streams.cli.study": ("study",),
     "streams.cli.adapters": ("registry",),
@@ -28,6 +29,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.serving": ("serve",),
     "streams.cli.notify": ("notify",),
     "streams.cli.feedback": ("feedback",),
+    "streams.cli.spotcheck": ("spotcheck",),
+    "streams.cli.forget": ("forget",),
     "streams.cli.machine": ("status", "doctor", "demo"),
 }
 

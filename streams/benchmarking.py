@@ -1,0 +1,115 @@
+"""`mailtide benchmark`: which model is asked what, from settings and store, and what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import NothingToDo, RunError
+from pipeline.home import Home
+from pipeline.intervals import Interval
+from pipeline.requests import AdapterRef, BaseRef
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.store.rows import ShardRow
+from registry.decide import journal
+from retrain.benchmarks.items import Item
+from retrain.benchmarks.points import Loss, by_task, loss, score
+from retrain.benchmarks.tasks import Task, is_path, known_tasks, read_tasks
+from streams.answering import adapter_reference
+from streams.claims import base_of
+from streams.requirements import install_command
+from streams.runner import require_training
+
+BASE = "base"
+"""What stands for the bare base where an adapter may be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The tasks, and the models that are asked: one, or two to be compared (None being the bare base)."""
+
+    base: BaseRef
+    adapters: tuple[AdapterRef | None, ...]
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One model's score of one task with 95 % bounds and standard error (None where unknown)."""
+
+    adapter_id: str
+    task: str
+    metric: str
+    n: int
+    value: float
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``lost`` are the points that the first model loses against the second; None where only one was asked."""
+
+    scores: tuple[Scored, ...]
+    lost: Loss | None
+
+
+def what_to_ask(
+    store: Store,
+    home: Home,
+    settings: Settings,
+    mailbox: str,
+    adapter_id: str | None,
+    against: str | None,
+    tasks: Sequence[str],
+) -> Asked:
+    """The adapter named, else the champion (the bare base before there is one); the tasks named (paths as a shell means
+    them), else those of the settings, else all that come with mailtide.
+
+    Raises ``RunError`` when packages are missing, ``UsageError`` for an unknown adapter or task, ``NothingToDo`` while
+    there is no model.
+    """
+    _require_packages()
+    here = [str(Path(name).absolute()) if is_path(name) else name for name in tasks]
+    read = read_tasks(here or settings.eval.benchmarks or known_tasks(), home)
+    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
+    if not shards:
+        raise NothingToDo(f"no window of {mailbox} has closed, so there is no model yet", hint="see `mailtide status`")
+    base = base_of(store, settings, mailbox, shards[0])
+    if base.kind == "builtin" and not (home.root / base.path).is_dir():
+        raise NothingToDo("the built-in base is made by the first run", hint="make it with `mailtide retrain --confirm`")
+    named = [adapter_id or journal(store).champion(mailbox) or BASE, *([against] if against else [])]
+    adapters = tuple(None if name == BASE else adapter_reference(store, home, mailbox, name) for name in named)
+    return Asked(base, adapters, tuple(read))
+
+
+def ask(home: Home, settings: Settings, asked: Asked, on_task: Callable[[str, str], None]) -> Report:
+    """Loads the model and puts the tasks to it; the store should be closed by now, as this may take a while."""
+    from retrain.benchmarks.byhand import measure
+
+    tasks, eval_settings = asked.tasks, settings.eval
+    measured = measure(home, asked.base, asked.adapters, settings.model, tasks, eval_settings.batch_tokens, on_task)
+    scores = [row for items in measured for some in by_task(items).values() if (row := _scored(some)) is not None]
+    weights = {task.name: task.weight for task in tasks}
+    return Report(tuple(scores), loss(measured[0], measured[1], weights) if len(measured) > 1 else None)
+
+
+def _scored(items: Sequence[Item]) -> Scored | None:
+    found: Interval | None = score(items)
+    if found is None:
+        return None
+    first, (low, high) = items[0], found.bounds
+    stderr = None if low is None else found.error
+    return Scored(first.adapter_id, first.task, first.metric, found.n, found.value, stderr, low, high)
+
+
+def _require_packages() -> None:
+    from importlib.util import find_spec
+
+    require_training()
+    if find_spec("lm_eval") is None:
+        command = install_command("benchmarks")
+        raise RunError("benchmarks need the package lm-eval", hint=f"install it with `{command}`")
