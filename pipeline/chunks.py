@@ -25,7 +25,6 @@ from pipeline.domain import Bucket, Chunk, Split, StoredMessage, Tier
 from pipeline.ruler import Ruler
 from pipeline.settings import ChunkSettings
 
-CHUNK_FORMAT = 1
 MARK = "⁂"
 STAND_IN = "*"
 LEAD = re.compile(rf"{MARK} (?P<author>.*), (?P<date>\d{{4}}-\d\d-\d\d \d\d:\d\d)\n")

@@ -49,7 +49,6 @@ from pipeline.quotes import own_words
 from pipeline.subjects import is_forward, normalise_subject
 from pipeline.transfer import size_behind, undo
 
-PARSE_VERSION = 1
 MAX_TEXT = 4_000_000
 
 

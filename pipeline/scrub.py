@@ -15,7 +15,6 @@ from pipeline.credentials import Mark, replace_shapes
 from pipeline.labelled import replace_labelled
 from pipeline.settings import PrivacySettings
 
-SCRUB_VERSION = 2
 MASKED = re.compile(r"\[masked:([a-z-]{2,30})\]")
 
 

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from pipeline.canaries import CANARY, canary_chunks
-from pipeline.chunks import CHUNK_FORMAT, build_chunks
+from pipeline.chunks import build_chunks
 from pipeline.domain import Chunk
 from pipeline.events import Event, WindowClosed
 from pipeline.home import Home
@@ -19,6 +19,7 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, ClosingRow, MaskedRow, ShardRow
 from pipeline.store.tables import Packed
+from pipeline.versions import CHUNK_FORMAT
 
 if TYPE_CHECKING:
     from pipeline.signatures import BlockBuilder

@@ -1,6 +1,6 @@
 """The append-only store: two DuckDB files behind one door."""
 
-from pipeline.store.frozen import Versions
 from pipeline.store.store import Store
+from pipeline.versions import Versions
 
 __all__ = ["Store", "Versions"]

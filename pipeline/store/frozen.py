@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.home import sha256_file
+from pipeline.versions import Versions
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from pipeline.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """Versions of what decides a chunk's bytes: parsing, masking of credentials, and the format of chunks."""
-
-    parse: int
-    scrub: int
-    chunk: int
 
 
 def frozen_settings(settings: Settings) -> dict[str, object]:

@@ -13,10 +13,11 @@ from pipeline.home import fsync_dir, private_dir
 from pipeline.people import PeopleKey
 from pipeline.store import append, lookup, people_sql, reading
 from pipeline.store.connection import connect, cursor, store_errors
-from pipeline.store.frozen import Versions, disagreements, freeze, frozen_settings, frozen_versions
+from pipeline.store.frozen import disagreements, freeze, frozen_settings, frozen_versions
 from pipeline.store.rows import JournalRow, OutboxRow, Row
 from pipeline.store.schema import migrate, schema_version
 from pipeline.store.tables import Packed, from_tuples, quoted, table_of
+from pipeline.versions import Versions
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from streams.batch import Taken
-from streams.runner import Step
 from streams.telling import UNKNOWN, Figures, figures_of, joined
+
+if TYPE_CHECKING:
+    from streams.batch import Taken
+    from streams.runner import Step
 
 
 @dataclass(frozen=True, slots=True)

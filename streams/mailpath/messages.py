@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter
 
 from pipeline.domain import Arrival, DeadLetter, Item, Parsed, ParsedMail, Tick, TickKind
-from pipeline.mail import PARSE_VERSION
+from pipeline.versions import PARSE_VERSION
 from streams.bus.envelope import Record, RecordRefused
 from streams.feeds.contract import Handed
 from streams.mailpath.records import MAIL, Kind, Time, checked, extensions, kind_of, sealed
