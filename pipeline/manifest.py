@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,9 @@ from pipeline.requests import RunRequest, ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.scratch import Scratch, cursor_of
 from pipeline.settings import ReplaySettings
+from pipeline.tier_limits import TierUse, limited, limits, uses
+from pipeline.tiers import scores_of, with_quality
+from pipeline.turns import ranking
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -48,12 +52,15 @@ class Manifest:
     """``table`` has :data:`MANIFEST_SCHEMA`, new chunks first, each role in the order of ``rank`` (from 1).
 
     ``rehearsed`` counts how often the parent's lineage rehearsed the chunk. ``windows`` are those taken as new, in order,
-    also where they hold no train chunk: a run that reaches all of their chunks has trained them.
+    also where they hold no train chunk: a run that reaches all of their chunks has trained them. Where the settings limit
+    quality tiers, the column ``tier`` holds those, and ``tiers`` says what became of each; else it holds the classes of the
+    shards, and ``tiers`` is empty.
     """
 
     run_id: str
     windows: tuple[int, ...]
     table: pa.Table
+    tiers: tuple[TierUse, ...] = ()
 
     def of(self, role: Role) -> pa.Table:
         """The rows of one role, in the order of their rank."""
@@ -81,6 +88,10 @@ def build_manifest(home: Home, request: RunRequest, exclusions: Exclusions, cove
     cap is 0, cannot be rehearsed and does not take a turn. So the first of all is always one of the least rehearsed, the
     schedule always has room for it, and none is out of reach for ever. The hash is drawn anew by the newest new window:
     with a fixed one, chunks with a high hash would starve for as long as mail comes in faster than it is rehearsed.
+
+    Where ``replay.tier_caps`` or ``tier_weights`` say anything, the quality tier of every candidate is derived from its
+    text. A new chunk that a cap leaves out belongs to a window that is trained all the same, so it may be rehearsed later,
+    under the same cap.
     """
     if (coverage is None) != (request.parent is None):
         raise RunError("a run has its parent's coverage exactly when it has a parent", hint="claim the run again")
@@ -121,14 +132,19 @@ def manifest_of(
     scratch: Scratch | None = None,
 ) -> Manifest:
     """Orders and caps ``candidates``: the train chunks of the windows taken, with :data:`CANDIDATE_SCHEMA`, in the order
-    of their shards. ``lineage`` is the parent's coverage, None without a parent; ``scratch`` serves whoever builds many."""
+    of their shards, and with their quality tier as ``tier`` where ``replay`` limits those. ``lineage`` is the parent's
+    coverage, None without a parent; ``scratch`` serves whoever builds many."""
     drawn_by = f"{seed}/{new[-1] if new else 0}"
-    return Manifest(run_id, new, _ranked(candidates, new, lineage, drawn_by, replay, scratch))
+    table = _ranked(candidates, new, lineage, drawn_by, replay, scratch)
+    tiers = uses(candidates, pa.array(new, pa.int32()), table) if limited(replay) else ()
+    return Manifest(run_id, new, table, tiers)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> str:
     """Writes it as a whole; returns the file's sha256."""
-    note = {"run_id": manifest.run_id, "windows": list(manifest.windows)}
+    note: dict[str, Any] = {"run_id": manifest.run_id, "windows": list(manifest.windows)}
+    if manifest.tiers:
+        note["tiers"] = [asdict(tier) for tier in manifest.tiers]
     return write_table(path, with_note(manifest.table, note), plain=("chunk_id",))
 
 
@@ -139,7 +155,8 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     note = read_note(table)
     if "run_id" not in note:
         raise RunError(f"{path} does not say which run it is of", hint=hint)
-    return Manifest(note["run_id"], tuple(note["windows"]), table.replace_schema_metadata(None))
+    tiers = tuple(TierUse(**tier) for tier in note.get("tiers", ()))
+    return Manifest(note["run_id"], tuple(note["windows"]), table.replace_schema_metadata(None), tiers)
 
 
 def _again(trained: Collection[int], rolling: int) -> list[int]:
@@ -175,51 +192,14 @@ def _candidates(home: Home, request: RunRequest, windows: set[int], exclusions: 
         for name, gone in (("thread_id", threads), ("chunk_id", chunks)):
             if len(gone):
                 table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
-        return table
+        if not limited(request.settings.replay):
+            return table
+        scores = scores_of(home, request.mailbox, shard.window_idx, home.root / shard.path, shard.sha256)
+        return with_quality(table, scores)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = [shard for shard in request.shards if shard.window_idx in windows]
         return pa.concat_tables([CANDIDATE_SCHEMA.empty_table(), *pool.map(read, wanted)])
-
-
-_ELIGIBLE = """
-WITH candidates AS (
-    SELECT source.*, window_idx IN (SELECT window_idx FROM new_windows) AS is_new,
-           coalesce(times, 0)::INTEGER AS rehearsed, md5_number($seed || ':' || chunk_id) AS hash
-    FROM source LEFT JOIN lineage USING (chunk_id)
-), eligible AS (
-    SELECT * FROM candidates
-    WHERE is_new OR (n_tokens <= $room AND bucket IN (SELECT bucket FROM caps WHERE cap > 0))
-)"""
-
-_TURNS = """, in_thread AS (
-    SELECT place, is_new, sender, bucket, rehearsed, hash,
-           row_number() OVER (PARTITION BY is_new, sender, thread_id ORDER BY rehearsed, hash) AS thread_turn
-    FROM eligible
-), ordered AS MATERIALIZED (
-    SELECT place, is_new, bucket, rehearsed, hash,
-           row_number() OVER (PARTITION BY is_new, sender ORDER BY thread_turn, rehearsed, hash) AS turn
-    FROM in_thread
-)"""
-
-_WINDOW_TURNS = """, ordered AS MATERIALIZED (
-    SELECT place, is_new, bucket, rehearsed, hash,
-           row_number() OVER (PARTITION BY is_new, window_idx ORDER BY rehearsed, hash) AS turn
-    FROM eligible
-)"""
-
-_ONE_TURN = """, ordered AS MATERIALIZED (SELECT place, is_new, bucket, rehearsed, hash, 1 AS turn FROM eligible)"""
-
-_CAPPED = """
-    UNION ALL
-    (SELECT * FROM ordered WHERE NOT is_new AND bucket = '{bucket}' ORDER BY turn, rehearsed, hash LIMIT {cap})"""
-
-_RANKED = """, chosen AS (
-    SELECT * FROM ordered WHERE is_new{capped}
-)
-SELECT place, is_new, rehearsed, row_number() OVER (PARTITION BY is_new ORDER BY turn, rehearsed, hash) AS rank
-FROM chosen QUALIFY is_new OR rank <= $most ORDER BY is_new DESC, rank
-"""
 
 
 def _ranked(
@@ -233,24 +213,29 @@ def _ranked(
     """Orders and caps ``candidates``."""
     times = (COVERAGE_SCHEMA.empty_table() if lineage is None else lineage).select(["chunk_id", "rehearsal_times"])
     caps = {bucket.value: getattr(replay.caps, bucket.value) for bucket in Bucket}
-    narrow = candidates.select(["chunk_id", "window_idx", "bucket", "n_tokens"])
+    tiers = limited(replay)
+    narrow = candidates.select(["chunk_id", "window_idx", "bucket", "n_tokens", *(["tier"] if tiers else [])])
     for name in ("thread_id", "sender"):
         narrow = narrow.append_column(name, _codes(candidates[name]))
+    narrow = narrow.append_column("place", pa.array(np.arange(narrow.num_rows)))
     fresh = narrow.filter(pc.is_in(narrow["window_idx"], value_set=pa.array(sorted(new), pa.int32())))
-    room = quota(pc.sum(fresh["n_tokens"]).as_py() or 0, replay)
-    capped = "".join(_CAPPED.format(bucket=bucket, cap=cap) for bucket, cap in caps.items())
-    turns = {"uniform": _ONE_TURN, "windows": _WINDOW_TURNS}.get(replay.strategy, _TURNS)
     with cursor_of(scratch) as connection:
-        connection.register("source", narrow.append_column("place", pa.array(np.arange(narrow.num_rows))))
         connection.register(
             "lineage", times.filter(pc.greater(times["rehearsal_times"], 0)).rename_columns(["chunk_id", "times"])
         )
         connection.register("new_windows", pa.table({"window_idx": pa.array(sorted(new), pa.int32())}))
         connection.register("caps", pa.table({"bucket": list(caps), "cap": list(caps.values())}))
-        sql = _ELIGIBLE + turns + _RANKED.format(capped=capped)
-        answer: pa.Table = connection.sql(
-            sql, params={"seed": seed, "room": room, "most": replay.max_rehearsal}
-        ).to_arrow_table()
+        if tiers:
+            connection.register("limits", limits(replay))
+
+        def ordered(source: pa.Table, room: int) -> pa.Table:
+            connection.register("source", source)
+            parameters = {"seed": seed, "room": room, "most": replay.max_rehearsal}
+            return connection.sql(ranking(replay, caps, tiers=tiers), params=parameters).to_arrow_table()
+
+        if tiers:  # an epoch rehearses by what is new and used, not by what is left out
+            fresh = candidates.take(ordered(fresh, 0)["place"])
+        answer = ordered(narrow, quota(pc.sum(fresh["n_tokens"]).as_py() or 0, replay))
     role = pc.if_else(answer["is_new"], Role.NEW.value, Role.REHEARSAL.value)
     columns = {**dict(zip(candidates.column_names, candidates.take(answer["place"]).columns, strict=True)), "role": role}
     columns |= {"rehearsed": answer["rehearsed"], "rank": answer["rank"]}

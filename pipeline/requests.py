@@ -18,6 +18,9 @@ from pipeline.settings import (
 from pipeline.strict import Strict
 
 LATER: dict[tuple[str, str], object] = {
+    ("replay", "tier_caps"): {},
+    ("replay", "tier_weights"): {},
+    ("model", "attention"): "auto",
     ("train", "pass_tokens"): None,
     ("train", "lora"): {},
     ("train", "retry"): {"attempts": 0, "threshold": 0.01, "factor": 0.5},
@@ -35,7 +38,7 @@ LATER: dict[tuple[str, str], object] = {
 them is read with. At this value they are left out of a run's id, so that no request ever changes its name."""
 
 
-ROUNDING = (("train", "processes"),)
+ROUNDING = (("train", "processes"), ("train", "machines"), ("train", "address"), ("train", "shard"))
 """Settings of the machine that trains, as (group, name): like its device they change rounding alone, so they are left out
 of a run's id, and whatever their value it has the same schedule."""
 

@@ -19,8 +19,10 @@ from pipeline.index_settings import IndexSettings
 from pipeline.notice_settings import NotifySettings
 from pipeline.selection import parse_thresholds, parse_weights
 from pipeline.server_settings import ServeSettings
+from pipeline.tier_settings import TierCaps, TierWeights
 
 MAILBOX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+MEETING_PLACE = re.compile(r"\S+:\d{1,5}\Z")
 
 
 class SplitSettings(Group):
@@ -93,6 +95,12 @@ class ReplaySettings(Group):
     max_share: Share = Field(default=0.34, description="rehearsal tokens of the whole at most")
     min_per_stratum: int = Field(default=2, ge=0, description="chunks each sender/thread gives in phase 1 at most")
     caps: ReplayCaps = ReplayCaps()
+    tier_caps: TierCaps = Field(
+        default_factory=dict, description="by quality tier: share at most of its tokens beside those of tiers without a cap"
+    )
+    tier_weights: TierWeights = Field(
+        default_factory=dict, description="by quality tier: how often it is rehearsed, others being 1; 0: it is not used"
+    )
     max_rehearsal: PositiveInt = Field(default=1000, description="rehearsal chunks in a manifest at most")
     max_new_windows: PositiveInt = Field(default=20, description="windows a run takes as new at most, the newest")
 
@@ -121,6 +129,9 @@ class ModelSettings(Group):
     quantize: bool = Field(default=True, description="NF4 with double quantisation")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
+    )
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
+        default="auto", description="kernels of a run: auto (torch's own), sdpa, flash_attention_2 (needs a GPU), eager"
     )
     context: PositiveInt | None = Field(default=None, description="cut examples to this many tokens; default: the model's")
     allow_download: bool = Field(default=False, description="let the Hub be asked for a base that is not on this disk")
@@ -165,6 +176,22 @@ class TrainSettings(Group):
         default=(), description="tensorboard (in runs/ID/tensorboard), wandb (offline unless WANDB_MODE says otherwise)"
     )
     processes: PositiveInt = Field(default=1, description="that share each step on this machine, one per GPU")
+    machines: PositiveInt = Field(default=1, description="that share each step, with so many processes each (docs/gpu.md)")
+    address: str | None = Field(default=None, description="host:port of the first machine, where several meet")
+    shard: bool = Field(default=False, description="each process holds a part of the model while it trains (FSDP)")
+
+    @model_validator(mode="after")
+    def _processes_have_what_they_need(self) -> TrainSettings:
+        if self.shard and self.together == 1:
+            raise ValueError("shard needs processes or machines above 1, to share the model out to")
+        if self.machines > 1 and not MEETING_PLACE.match(self.address or ""):
+            raise ValueError("machines above 1 need address, as host:port of the first")
+        return self
+
+    @property
+    def together(self) -> int:
+        """Processes on all machines."""
+        return self.processes * self.machines
 
 
 class EvalSettings(Group):

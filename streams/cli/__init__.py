@@ -20,6 +20,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams.cli.deploying": ("deploy",),
     "streams.cli.asking": ("ask", "sql", "export"),
     "streams.cli.data": ("data",),
+    "streams.cli.tiers": ("tiers",),
     "streams.cli.contamination": ("contamination",),
     "streams.cli.index": ("index",),
     "streams.cli.qrels": ("qrels",),
