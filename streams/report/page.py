@@ -16,6 +16,7 @@ from streams.report.tables import (
     SEARCH,
     TIMES,
     WRITTEN,
+    benchmarks,
     figures,
     heat_map,
     selection,
@@ -78,6 +79,12 @@ def _sections(story: Story) -> Iterator[tuple[str, str, str]]:
         figures(story, SEARCH, "BM25, asked with a reply's subject and first lines"),
         "How often it finds the mail that a reply answers. It needs no model and is the same for every adapter.",
     )
+    yield (
+        "Beside the mail",
+        benchmarks(story.results.get("benchmarks", {})),
+        "Tasks that have nothing to do with mail, of this run and of what it challenges, on the same items. A point is one "
+        "question in a hundred, or a hundredth of a bit per byte; below 0 is a gain.",
+    )
     yield "Why this checkpoint", _selection(story), ""
     yield (
         "Rehearsal by sender",
@@ -85,6 +92,11 @@ def _sections(story: Story) -> Iterator[tuple[str, str, str]]:
         "Of what earlier runs learned: what this run rehearsed, and what any run of the lineage did.",
     )
     yield "The mail of its windows", _data(story), ""
+    yield (
+        "Quality tiers",
+        _tiers(story) if story.tiers else "",
+        "What the run took of each, and what replay.tier_caps and replay.tier_weights left out.",
+    )
     yield "Where the time went", _time(story), ""
     yield (
         "Examples",
@@ -191,6 +203,18 @@ def _data(story: Story) -> str:
     ]
     rows.append(("ever", *(f"{getattr(story.data.ever, name):,}" for name in DATA)))
     names = ("window", *(name.replace("_", " ") for name in DATA))
+    return table(names, rows, numbers=frozenset(range(1, len(names))))
+
+
+def _tiers(story: Story) -> str:
+    names = ("tier", "new", "tokens", "left out", "its tokens", "in earlier windows", "could be rehearsed")
+    rows = [
+        (
+            one.tier,
+            *(f"{n:,}" for n in (one.new, one.new_tokens, one.left_out, one.left_out_tokens, one.earlier, one.rehearsable)),
+        )
+        for one in story.tiers
+    ]
     return table(names, rows, numbers=frozenset(range(1, len(names))))
 
 

@@ -181,6 +181,31 @@ def selection(choice: Mapping[str, Any]) -> str:
     return table(columns, rows, numbers=frozenset(range(1, len(parts) + 2)))
 
 
+def benchmarks(told: Mapping[str, Any]) -> str:
+    """Scores of both models on the same items, and what was lost; empty where nothing was measured."""
+    if "points_lost" not in told:
+        return ""
+    rows = [
+        (
+            f"{escape(one['task'])} <span class='soft'>{escape(one['metric'])}</span>",
+            f"{one['score']:.3f}",
+            f"{one['score_against']:.3f}",
+            f"{one['points_lost']:+.2f}",
+            _points(one),
+            f"{one['n']:,}",
+        )
+        for one in told["tasks"]
+    ]
+    rows.append(("<b>mean by weight</b>", "", "", f"<b>{told['points_lost']:+.2f}</b>", _points(told), f"{told['n']:,}"))
+    columns = ("task", "this run", "against", "points lost", "95 %", "items")
+    return table(columns, rows, numbers=frozenset({1, 2, 3, 5}))
+
+
+def _points(told: Mapping[str, Any]) -> str:
+    low, high = told["ci_low"], told["ci_high"]
+    return "unknown" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
+
+
 def _scale(metrics: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     ends = [end for metric in metrics for end in (metric["value"], metric["ci_low"], metric["ci_high"]) if end is not None]
     return min(ends), max(ends)
