@@ -17,6 +17,9 @@ EXCLUSIONS = pa.schema([("thread_id", pa.string()), ("chunk_id", pa.string()), (
 NEAR_COPY = "near copy of "
 """What the reason of an exclusion begins with where a held-out chunk is a near copy of one in another split."""
 
+ERASED = "erased by "
+"""What the reason of an exclusion begins with where a chunk's text was erased; the erasure's id follows."""
+
 LOSSES = pa.schema(
     [
         ("adapter_id", pa.string()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,17 @@ class Vectors:
     def newest(self) -> int:
         """The highest ordinal held; -1 where there is none."""
         return self.ordinals[-1] if self.ordinals else -1
+
+    def without(self, keys: Collection[str]) -> Vectors:
+        """The same less the documents with these keys."""
+        kept = [place for place, key in enumerate(self.keys) if key not in keys]
+        return Vectors(
+            self.model,
+            tuple(self.keys[place] for place in kept),
+            tuple(self.ordinals[place] for place in kept),
+            tuple(self.digests[place] for place in kept),
+            self.matrix[kept],
+        )
 
 
 @dataclass(frozen=True, slots=True)

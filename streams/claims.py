@@ -22,7 +22,7 @@ from pipeline.home import Home, private_dir, sha256_file, write_atomic
 from pipeline.manifest import waiting_windows
 from pipeline.objectives import VERSIONS_APART, owner_of
 from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.runfiles import Loss, write_exclusions, write_losses
+from pipeline.runfiles import ERASED, Loss, write_exclusions, write_losses
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import (
@@ -186,16 +186,26 @@ def import_terms(store: Store, settings: Settings, mailbox: str) -> Terms:
 
 
 def base_of(store: Store, settings: Settings, mailbox: str, first: ShardRow) -> BaseRef:
-    """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it."""
+    """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it, and once
+    more, under another name, after mail that it read was erased."""
     model = settings.model
     if model.base != "builtin":
         return BaseRef(kind="external", base_id=_external_id(model.base, model.revision), path=model.base)
-    recipe = json.dumps(
-        {"mailbox": mailbox, "seed": settings.seed, "shard": first.shard_sha256, "model": model.builtin.model_dump()},
-        sort_keys=True,
-    )
-    base_id = "b" + hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    recipe = {"mailbox": mailbox, "seed": settings.seed, "shard": first.shard_sha256, "model": model.builtin.model_dump()}
+    if without := _erased_from(store, first):
+        recipe["without"] = without
+    base_id = "b" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return BaseRef(kind="builtin", base_id=base_id, path=f"bases/{mailbox}/{base_id}")
+
+
+def _erased_from(store: Store, shard: ShardRow) -> list[str]:
+    """The train chunks of a shard whose text was erased: a base without them is another one."""
+    rows = store.query(
+        "SELECT DISTINCT c.chunk_id FROM chunk_rows c JOIN exclusion_rows x USING (mailbox, chunk_id) "
+        "WHERE c.mailbox = ? AND c.window_idx = ? AND c.split = 'train' AND starts_with(x.reason, ?) ORDER BY 1",
+        [shard.mailbox, shard.window_idx, ERASED],
+    )
+    return [chunk_id for (chunk_id,) in rows]
 
 
 def _external_id(name: str, revision: str | None) -> str:

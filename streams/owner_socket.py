@@ -21,6 +21,7 @@ from pipeline.errors import MailtideError, StoreError
 from pipeline.home import Home
 from pipeline.settings import Settings
 from pipeline.store import Store, Versions
+from pipeline.store.rewriting import Gone, rewrite_bodies
 from streams.held import HeldStore
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,14 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What a client says instead of hello that has texts and people erased: for that the owner closes the store."""
+
+    program: str
+    gone: Gone
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A method of the store, by name."""
 
@@ -95,6 +104,28 @@ def address(home: Home) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{home.owner_socket.name}"
     finally:
         os.close(folder)
+
+
+def rewrite_by_owner(home: Home, gone: Gone) -> bool:
+    """Has the process that holds the store erase texts and people; False when none answers. Raises what it says."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with address(home) as where:
+            line.connect(where)
+    except OSError:
+        line.close()
+        return False
+    with Connection(line.detach()) as client:
+        try:
+            client.send(Rewrite(program(), gone))
+            reply = client.recv()
+        except (EOFError, OSError) as error:
+            raise StoreError(
+                "the daemon that holds the store has stopped", hint="run the same command again: it goes on"
+            ) from error
+    if reply.kind == "error":
+        raise reply.value
+    return True
 
 
 class OwnerSocket:
@@ -161,11 +192,15 @@ class OwnerSocket:
     def _answer(self, client: Connection) -> None:
         hello = client.recv()
         try:
-            if not isinstance(hello, Hello) or hello.program != program():
+            if not isinstance(hello, Hello | Rewrite) or hello.program != program():
                 raise StoreError(
                     f"the store is held by a daemon of mailtide {program()}, another version than this command's",
                     hint="restart the daemon",
                 )
+            if isinstance(hello, Rewrite):
+                self._held.set_aside(lambda: rewrite_bodies(self._home, hello.gone), BUSY_SECONDS)
+                client.send(Reply("value"))
+                return
             # Waiting is bounded, as is silence: neither a slow writer nor a stopped client may block the others for good.
             lent = self._held.lent(BUSY_SECONDS) if hello.writes else self._held.reading()
             with lent as store:

@@ -17,6 +17,7 @@ from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.bus.contract import Interrupted
 from streams.device_turns import device_for_training
+from streams.withdrawal import is_withdrawn, running, withdrawn
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -68,9 +69,9 @@ class Runner:
         self.close()
 
     def run(self, run_id: str, on_step: OnStep) -> None:
-        """Carries out a run, or what is left of it. Raises ``RunError`` when it fails, ``WorkerDied`` when it
-        vanished, and ``Interrupted`` after ``stop``."""
-        with device_for_training(self._home, self._stopping):
+        """Carries out a run, or what is left of it. Raises ``RunError`` when it fails or is withdrawn, ``WorkerDied`` when
+        it vanished, and ``Interrupted`` after ``stop``."""
+        with device_for_training(self._home, self._stopping), running(self._home, run_id):
             self._carry_out(run_id, on_step)
 
     def _carry_out(self, run_id: str, on_step: OnStep) -> None:
@@ -85,6 +86,11 @@ class Runner:
             raise self._died(process) from None
         for line in process.stdout:
             message: dict[str, Any] = json.loads(line)
+            if is_withdrawn(self._home, run_id):
+                process.kill()
+                process.wait()
+                self.close()
+                raise withdrawn(run_id)
             if "ok" not in message:
                 on_step(
                     Step(

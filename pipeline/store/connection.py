@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,30 +50,43 @@ def first_line(error: Exception) -> str:
 def connect(store: Path, bodies: Path, *, threads: int) -> DuckDBPyConnection:
     """Opens both files under the names ``store`` and ``bodies``; after this nothing else can be opened or loaded.
 
-    Files that DuckDB makes later (write-ahead log, spill) follow the umask of the process, so it is set to private here.
     Raises ``StoreHeldError`` when a process has the store open, ``StoreError`` when a file cannot be used.
     """
     import duckdb
 
+    connection = open_unlocked({"store": store, "bodies": bodies}, threads=threads)
+    try:
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        connection.execute("USE store")
+    except duckdb.Error as error:
+        connection.close()
+        raise _refusal(store, error) from error
+    return connection
+
+
+def open_unlocked(files: Mapping[str, Path], *, threads: int = 1) -> DuckDBPyConnection:
+    """Opens files under names, the first beside its spill folder. Other files can still be reached: for work that no
+    question of people ever comes near. Files that DuckDB makes later (write-ahead log, spill) follow the umask of the
+    process, so it is set to private here. Raises as :func:`connect` does."""
+    import duckdb
+
     os.umask(0o077)
+    file = next(iter(files.values()))
     connection = duckdb.connect(
         config={
             "threads": threads,
             "memory_limit": MEMORY_LIMIT,
             "checkpoint_threshold": CHECKPOINT_THRESHOLD,
-            "temp_directory": str(store.with_name("spill")),
+            "temp_directory": str(file.with_name("spill")),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
         }
     )
-    file = store
     try:
-        for name, file in (("store", store), ("bodies", bodies)):
+        for name, file in files.items():
             connection.execute(f"ATTACH {literal(str(file))} AS {name} (ROW_GROUP_SIZE {ROW_GROUP})")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        connection.execute("USE store")
     except duckdb.Error as error:
         connection.close()
         raise _refusal(file, error) from error

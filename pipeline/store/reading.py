@@ -18,8 +18,10 @@ PAGE = 1000
 
 _COLUMNS = (
     "mailbox, message_key, thread_id, split, window_idx, arrival_ordinal, received_at, date, sender_key, sender_name_key, "
-    "subject_key, parent_key, bulk, auto, text_sha, own_sha"
+    "subject_key, parent_key, bulk, auto, text_sha, own_sha, "
+    "(mailbox, message_key) IN (SELECT (mailbox, message_key) FROM erased_rows)"
 )
+_ALIVE = "(mailbox, message_key) NOT IN (SELECT (mailbox, message_key) FROM erased_rows)"
 
 
 def iter_threads(
@@ -28,11 +30,11 @@ def iter_threads(
     """Each thread with mail in a window: its id, at most ``overlap`` newest earlier messages, and the window's own.
 
     Messages come in the order of their arrival, threads in that of their first message in the window: neighbours in time
-    are neighbours in the file, so that a page of threads reads few of its blocks.
+    are neighbours in the file, so that a page of threads reads few of its blocks. Erased messages are passed over.
     """
     with store_errors("read a window"):
         threads = connection.execute(
-            "SELECT thread_id, count(*) FROM message_rows WHERE mailbox = ? AND window_idx = ? "
+            f"SELECT thread_id, count(*) FROM message_rows WHERE mailbox = ? AND window_idx = ? AND {_ALIVE} "
             "GROUP BY thread_id ORDER BY min(arrival_ordinal)",
             [mailbox, window_idx],
         ).fetchall()
@@ -97,7 +99,8 @@ def _threads(
     with store_errors("read a window"), registered(connection, "page", pa.table({"thread_id": page})):
         found = connection.execute(
             "WITH chosen AS (SELECT rowid FROM message_rows WHERE mailbox = $mailbox AND window_idx <= $window "
-            f"AND {near('message_rows', 'thread_id', 'page')} QUALIFY window_idx = $window OR row_number() OVER "
+            f"AND {_ALIVE} AND {near('message_rows', 'thread_id', 'page')} "
+            "QUALIFY window_idx = $window OR row_number() OVER "
             "(PARTITION BY thread_id, window_idx = $window ORDER BY arrival_ordinal DESC) <= $overlap) "
             f"SELECT {_COLUMNS} FROM message_rows WHERE rowid IN (SELECT rowid FROM chosen) ORDER BY arrival_ordinal",
             {"mailbox": mailbox, "window": window_idx, "overlap": overlap},
@@ -106,13 +109,17 @@ def _threads(
 
 
 def _with_words(connection: DuckDBPyConnection, found: Sequence[tuple[Any, ...]]) -> list[StoredMessage]:
-    """Rows of ``_COLUMNS`` as messages; what was erased is empty."""
-    texts = _words(connection, "texts", "sha256", "body", {sha for row in found for sha in row[14:16]})
-    people = _words(connection, "people", "key", "value", {key for row in found for key in row[8:11]})
+    """Rows of ``_COLUMNS`` as messages; an erased one has no words and no names, whoever else says the same."""
+    alive = [row for row in found if not row[16]]
+    texts = _words(connection, "texts", "sha256", "body", {sha for row in alive for sha in row[14:16]})
+    people = _words(connection, "people", "key", "value", {key for row in alive for key in row[8:11]})
     messages = []
     for row in found:
         (mailbox, message_key, thread_id, split, window_idx, ordinal, received_at, date) = row[:8]
-        (sender_key, name_key, subject_key, parent_key, bulk, auto, text_sha, own_sha) = row[8:]
+        (sender_key, name_key, subject_key, parent_key, bulk, auto, text_sha, own_sha, erased) = row[8:]
+        address_key = sender_key
+        if erased:
+            address_key = name_key = subject_key = text_sha = own_sha = None
         messages.append(
             StoredMessage(
                 mailbox=mailbox,
@@ -125,7 +132,7 @@ def _with_words(connection: DuckDBPyConnection, found: Sequence[tuple[Any, ...]]
                 date=date,
                 sender_key=sender_key or "",
                 sender_name=people.get(name_key, ""),
-                sender_address=people.get(sender_key, ""),
+                sender_address=people.get(address_key, ""),
                 subject=people.get(subject_key, ""),
                 parent_key=parent_key,
                 bulk=bulk,

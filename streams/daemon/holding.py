@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 from pipeline.home import Home
 from pipeline.settings import Settings
@@ -20,7 +21,8 @@ from streams.times import utc_now
 
 def hold(stack: ExitStack, home: Home, settings: Settings, board: Board) -> tuple[HeldStore, Intake, Clockwork]:
     """Opens the store and answers at its socket until ``stack`` is closed. The clockwork is not started yet."""
-    held = HeldStore(Store.open(home, settings, VERSIONS))
+    open_store = partial(Store.open, home, settings, VERSIONS)
+    held = HeldStore(open_store(), open_store)
     stack.callback(held.close)
     with held.writing() as store:
         watch(store, settings, utc_now())

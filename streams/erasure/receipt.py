@@ -1,0 +1,95 @@
+"""What was erased, by ids, digests and counts, signed by the home's key: ``erasures/ERASURE_ID.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import RegistryError
+from pipeline.home import Home, sha256_file, write_atomic
+from pipeline.settings import Settings
+from pipeline.shards import TEXT
+from pipeline.strict import Strict
+from registry.signing import SigningKey, is_signed
+from streams.erasure.plan import Plan
+
+
+class ErasureReceipt(Strict):
+    """``plan`` says what was to go, ``texts`` which digest each window's text.parquet has since. ``elsewhere`` is what no
+    part of this home could erase, in sentences. ``signature`` is that of all other fields by the key ``signed_by``."""
+
+    version: int = 1
+    plan: Plan
+    finished_at: datetime
+    texts: dict[int, str]
+    retrain: str
+    elsewhere: tuple[str, ...]
+    signed_by: str
+    signature: str = ""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the signature is that of the key named."""
+        return is_signed(self._told(), self.signed_by, self.signature)
+
+    def signed(self, key: SigningKey) -> ErasureReceipt:
+        """The same receipt, signed."""
+        named = self.model_copy(update={"signed_by": key.public})
+        return named.model_copy(update={"signature": key.sign(named._told())})
+
+    def _told(self) -> bytes:
+        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+
+def path_of(home: Home, erasure_id: str) -> Path:
+    return home.root / "erasures" / f"{erasure_id}.json"
+
+
+def write(home: Home, settings: Settings, plan: Plan, retrain: str, now: datetime) -> str:
+    """Writes the receipt; returns its sha256."""
+    shards = {idx: home.shard(plan.mailbox, idx) / TEXT for idx in plan.chunks}
+    receipt = ErasureReceipt(
+        plan=plan,
+        finished_at=now,
+        texts={idx: sha256_file(path) for idx, path in shards.items() if path.is_file()},
+        retrain=retrain,
+        elsewhere=elsewhere(home, settings),
+        signed_by="",
+    ).signed(SigningKey.of(home))
+    data = _canonical(receipt.model_dump(mode="json"))
+    write_atomic(path_of(home, plan.erasure_id), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(home: Home, erasure_id: str) -> ErasureReceipt:
+    """Reads a receipt; raises ``RegistryError`` where there is none, or not as it was written."""
+    path = path_of(home, erasure_id)
+    try:
+        receipt = ErasureReceipt.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RegistryError(
+            f"{path} cannot be read ({str(error).splitlines()[0]})", hint="restore it from a backup"
+        ) from error
+    if not receipt.is_signed:
+        raise RegistryError(f"{path} was changed after it was written", hint="restore it from a backup")
+    return receipt
+
+
+def elsewhere(home: Home, settings: Settings) -> tuple[str, ...]:
+    """Where copies may be that this home cannot reach."""
+    told = ["the source of the mail (mail server, mbox, Maildir) and backups of this home are untouched"]
+    if settings.bus.kind == "kafka":
+        told.append(
+            "records on the broker's mail topics cannot be erased; they go with the retention of the topics, "
+            f"{settings.bus.retention_days:g} days after they were written, dead letters as their topics say"
+        )
+    return tuple(told)
+
+
+def _canonical(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
