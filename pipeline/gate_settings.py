@@ -20,7 +20,9 @@ class LimitSettings(Group):
     contamination: Share | None = Field(default=0.05, description="share of judging chunks with a near copy in training")
     benchmarks: float | None = Field(default=1.0, ge=0.0, description="points lost on regression benchmarks")
     feedback: Share | None = Field(default=0.1, description="share of answers overridden beyond the champion's")
-    spot_check: Share | None = Field(default=0.5, description="share of judged pairs in which the champion's was preferred")
+    spot_check: Share | None = Field(
+        default=0.5, description="share of decided pairs in which the champion's was preferred"
+    )
     cost: float | None = Field(default=None, ge=0.0, description="price of the run, in cost.currency")
 
 

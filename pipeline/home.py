@@ -81,6 +81,9 @@ class Home:
     def index(self, mailbox: str) -> Path:
         return self.root / "indexes" / mailbox
 
+    def spot_checks(self, mailbox: str) -> Path:
+        return self.root / "spotchecks" / mailbox
+
 
 def private_dir(path: Path) -> Path:
     """Makes ``path`` and its missing parents, each 0700; an existing folder is left as it is."""

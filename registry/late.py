@@ -10,6 +10,7 @@ from pipeline.store import Store
 from registry.feedback import feedback_figures
 from registry.objections import Figure
 from registry.records import price
+from registry.spotcheck import spot_check_figures
 
 Late = Callable[[Store, RunRequest, RunResult, Settings], Iterable[Figure]]
 """Gives what is known by now of a finished run's adapter; nothing where nothing is."""
@@ -27,4 +28,4 @@ def cost_figures(store: Store, request: RunRequest, result: RunResult, settings:
     return [Figure("cost", price(result, settings.cost), n=1)]
 
 
-PROVIDERS: tuple[Late, ...] = (cost_figures, feedback_figures)
+PROVIDERS: tuple[Late, ...] = (cost_figures, feedback_figures, spot_check_figures)

@@ -20,7 +20,7 @@ absent: it then says why, and neither bars nor helps.
 | ``contamination`` | share of judging chunks with a near copy in training | chunks |
 | ``benchmarks`` | points lost against the champion | questions |
 | ``feedback`` | share of answers overridden beyond the champion's | answers |
-| ``spot_check`` | share of judged pairs in which the champion's answer was preferred | pairs |
+| ``spot_check`` | share of decided pairs in which the champion's answer was preferred | judged pairs |
 | ``cost`` | what the run cost | 1 |
 """
 
@@ -49,7 +49,7 @@ ASKS = {
     "contamination": "share of judging chunks with a near copy in training",
     "benchmarks": "points lost on regression benchmarks",
     "feedback": "share of answers overridden beyond the champion's",
-    "spot_check": "share of judged pairs in which the champion's answer was preferred",
+    "spot_check": "share of decided pairs in which the champion's answer was preferred",
     "cost": "price of the run",
 }
 """What each rule's figure is, in the order in which the rules are asked."""

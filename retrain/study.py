@@ -109,7 +109,7 @@ def open_study(
         request=request,
         compute=compute,
         model=_to_train(home, request, network, compute),
-        pad=_padding(tokenizer),
+        pad=padding(tokenizer),
         context=context,
         batches=_batches(prepared, reader),
         sample={chunk.chunk_id: chunk for chunk in sample},
@@ -278,7 +278,7 @@ def _batches(prepared: Prepared, reader: Reader) -> list[Batch]:
     return batches
 
 
-def _padding(tokenizer: Any) -> int:
+def padding(tokenizer: Any) -> int:
     """Any token will do: padding is never predicted, and never looked at."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
         if token is not None:
