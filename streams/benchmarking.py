@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.errors import NothingToDo, RunError
@@ -106,10 +107,13 @@ def _scored(items: Sequence[Item]) -> Scored | None:
     return Scored(first.adapter_id, first.task, first.metric, found.n, found.value, stderr, low, high)
 
 
-def _require_packages() -> None:
-    from importlib.util import find_spec
+def installed() -> bool:
+    """Whether the extra `benchmarks` is here; nothing is imported to find out."""
+    return find_spec("lm_eval") is not None
 
+
+def _require_packages() -> None:
     require_training()
-    if find_spec("lm_eval") is None:
+    if not installed():
         command = install_command("benchmarks")
         raise RunError("benchmarks need the package lm-eval", hint=f"install it with `{command}`")
