@@ -233,5 +233,7 @@ def _check(state: RegistryState, row: JournalRow, event: Happening) -> None:
     else:
         allowed = sorted(happening.value for happening in LEGAL[status])
         hint = f"from there it can be: {', '.join(allowed)}"
+        if event is Happening.REJECTED and status is Status.CHAMPION:
+            hint = "`mailtide registry rollback` takes a champion away, by returning to a former one"
     stands = f"is {status}" if status else "is not registered"
     raise RegistryError(f"adapter {row.adapter_id} {stands} and cannot be {event.value.replace('_', ' ')}", hint=hint)

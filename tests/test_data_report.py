@@ -79,7 +79,7 @@ def test_what_changed_is_the_difference_to_the_window_before(home: Home) -> None
     for before, window in pairwise(windows):
         assert window["change"] == {name: window["figures"][name] - before["figures"][name] for name in NAMES}
     told = mailtide(home, "data", "report", "--last", "2")
-    assert "the newest 2 of" in told and "0 mails could not be read" in told
+    assert "the newest 2 of" in told and "could not be read" not in told
 
 
 def test_exclusions_count_where_they_began_and_other_mailboxes_do_not(home: Home) -> None:

@@ -75,6 +75,7 @@ def test_a_tainted_champion_leaves_the_base_until_one_is_returned_to() -> None:
         (SUCCESSION, ("a1", H.ROLLED_BACK), "a1 is champion .* rolled back to can be: a2"),
         (SUCCESSION, ("a2", H.PROMOTED), "return to it with `mailtide registry rollback a2`"),
         (SUCCESSION, ("a1", H.ARCHIVED), "a1 is champion and cannot be archived; from there it can be: tainted"),
+        (SUCCESSION, ("a1", H.REJECTED), "a1 is champion and cannot be rejected; `mailtide registry rollback` takes"),
         ([("a1", H.REGISTERED), ("a1", H.ARCHIVED)], ("a1", H.ROLLED_BACK), "a1 is archived .* no adapter of main"),
         (SUCCESSION, ("a1", H.REGISTERED), "cannot be registered"),
     ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import json_option, print_json, print_table
+from streams.cli.output import json_option, print_json, print_table, shown
 from streams.cli.verdicts import explain_command, what_if_command
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def show_command(home: Home, adapter_id: str, as_json: bool) -> None:
         return
     for name, value in adapter.items():
         if value is not None:
-            click.echo(f"{name:<13} {value}")
+            click.echo(f"{name:<13} {shown(value)}")
     print_table(columns, journal)
 
 
@@ -119,6 +119,35 @@ def reject_command(home: Home, adapter_id: str, reason: str) -> None:
     tell_news(home, settings)
 
 
+@registry_command.command("decide", short_help="Ask the gate again about a candidate.")
+@click.argument("adapter_id")
+@json_option
+@click.pass_obj
+def decide_command(home: Home, adapter_id: str, as_json: bool) -> int:
+    """Ask the gate again about candidate ADAPTER_ID, with what came since its verdict: a spot check, feedback, another
+    policy. Promoted or rejected, it is so at once; exit code 3 where the gate still abstains.
+    """
+    from registry.again import decide_again
+    from registry.gate import Outcome
+    from streams.cli.opening import opened, settings_of, tell_news
+    from streams.times import utc_now
+
+    settings = settings_of(home)
+    with opened(home, settings) as store:
+        verdict = decide_again(store, home, adapter_id, settings, utc_now(), getpass.getuser())
+    if as_json:
+        print_json({"adapter_id": adapter_id, "outcome": verdict.outcome, "reasons": verdict.reasons})
+    else:
+        click.echo(f"{verdict.outcome.upper()} {adapter_id}")
+        for reason in verdict.reasons:
+            click.echo(f"- {reason}")
+    if verdict.outcome is Outcome.PROMOTED:
+        _deploy(home)
+    else:
+        tell_news(home, settings)
+    return 3 if verdict.outcome is Outcome.ABSTAINED else 0
+
+
 @registry_command.command("rollback", short_help="Return to a former champion.")
 @click.argument("adapter_id", required=False)
 @mailbox_option
@@ -148,13 +177,18 @@ def lineage_command(
     home: Home, adapter_id: str | None, message_key: str | None, mailbox: str | None, as_json: bool
 ) -> None:
     """Show what ADAPTER_ID (the champion by default) was made from, down to windows and shards."""
-    from pipeline.errors import NothingToDo
+    from pipeline.errors import NothingToDo, UsageError
     from registry.lineage import learners, lineage
     from streams.cli.opening import opened, the_mailbox
 
     with opened(home) as store:
         if message_key is not None:
-            found = learners(store, the_mailbox(store, mailbox), message_key)
+            name = the_mailbox(store, mailbox)
+            if not store.scalar(
+                "SELECT count(*) FROM message_rows WHERE mailbox = ? AND message_key = ?", [name, message_key]
+            ):
+                raise UsageError(f"{name} has no message {message_key}", hint="a key is what the view messages says")
+            found = learners(store, name, message_key)
             if as_json:
                 print_json(found)
             elif found:

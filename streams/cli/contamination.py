@@ -35,7 +35,7 @@ def contamination_command(home: Home, mailbox: str | None, last: int, as_json: b
 def _tell(found: Contamination, last: int) -> None:
     share = len(found.copies) / found.held_out if found.held_out else 0.0
     click.echo(
-        f"{found.mailbox}: {len(found.copies)} of {found.held_out} held-out chunks ({share:.1%}) are near copies of "
+        f"{found.mailbox}: {len(found.copies):,} of {found.held_out:,} held-out chunks ({share:.1%}) are near copies of "
         "another split's, and left out of evaluation."
     )
     if found.copies:

@@ -89,4 +89,6 @@ def _tell_change(report: DataReport) -> None:
             )
         names = ("figure", "" if before is None else f"window {closed[-2].window_idx}", f"window {newest.window_idx}")
         print_table((*names, "change", "ever"), rows)
-    click.echo(f"{report.dead_letters:,} mails could not be read at all (`mailtide deadletters list`).")
+    if report.dead_letters:
+        mails = "mail" if report.dead_letters == 1 else "mails"
+        click.echo(f"{report.dead_letters:,} {mails} could not be read at all (`mailtide deadletters list`).")

@@ -39,7 +39,7 @@ def deploy_command(home: Home, as_json: bool) -> int:
 
 def shown(one: Standing) -> dict[str, Any]:
     """A standing as a JSON document."""
-    return {**one.model_dump(mode="json"), "adapter_id": one.adapter_id}
+    return {**one.model_dump(), "adapter_id": one.adapter_id}
 
 
 def _row(one: Standing) -> tuple[object, ...]:

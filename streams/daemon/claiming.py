@@ -15,6 +15,7 @@ from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
 from streams.planning import require_room
+from streams.ranges import ranges
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Claiming:
                     request = claim(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
                 except NothingToDo:
                     continue
-                log.info("run %s of %s on windows %s", request.run_id, mailbox, ", ".join(map(str, request.new_windows)))
+                log.info("run %s of %s on windows %s", request.run_id, mailbox, ranges(request.new_windows))
                 claimed = True
         return claimed
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from streams.ranges import ranges
 from streams.report.drawing import Curve, curves, share
 from streams.report.story import Example, Mail, Story
 from streams.report.style import STYLE
@@ -114,7 +115,7 @@ def _section(title: str, body: str, note: str) -> str:
 def _head(story: Story, title: str) -> str:
     request, result = story.request, story.result
     outcome = story.decision.status if story.decision else "no verdict yet"
-    windows = ", ".join(map(str, request.new_windows))
+    windows = ranges(request.new_windows)
     parent = f"continues <code>{request.parent.adapter_id}</code>" if request.parent else "from the bare base"
     tiles = "".join(
         f'<div class="tile"><span class="soft">{name}</span><b>{value}</b>{note}</div>'
