@@ -22,7 +22,14 @@ DISK_GIB = 2.0
 """The home of a few thousand mails with its runs and adapters takes some 100 MB; the rest is room to grow."""
 MEMORY_GIB = 2.0
 """Training the built-in model peaks below this, torch included."""
-PURPOSES = {"": "packages", "train": "packages to train and to generate answers"}
+PURPOSES = {
+    "": "packages",
+    "train": "packages to train and to generate answers",
+    "serve": "packages to serve",
+    "search": "packages to search by vectors",
+}
+NEEDED = ("", "train")
+"""Extras that whoever retrains needs; of the others it is told what is missing, which is no fault."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -60,7 +67,8 @@ def _packages() -> Iterator[Check]:
         asked = [requirement for requirement in requirements if requirement.extra == extra]
         wrong = [requirement for requirement in asked if not requirement.fits]
         if wrong:
-            yield Check(purpose, False, ", ".join(map(_wrong, wrong)), install_command(extra))
+            unfit = extra in NEEDED or any(requirement.installed for requirement in wrong)
+            yield Check(purpose, False if unfit else None, ", ".join(map(_wrong, wrong)), install_command(extra))
         else:
             yield Check(purpose, True, f"all {len(asked)} fit")
 

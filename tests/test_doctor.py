@@ -113,6 +113,8 @@ def test_missing_and_unfit_packages_come_with_a_command(tmp_path: Path, monkeypa
         "Requires-Dist: click<2",
         'Requires-Dist: no-such-package>=1.5; extra == "train"',
         'Requires-Dist: click>=1; extra == "train"',
+        'Requires-Dist: absent-server>=2; extra == "serve"',
+        'Requires-Dist: click<2; extra == "search"',
         'Requires-Dist: another-absent-package; extra == "dev"',
     ]
     (record / "METADATA").write_text("\n".join(lines) + "\n")
@@ -121,6 +123,10 @@ def test_missing_and_unfit_packages_come_with_a_command(tmp_path: Path, monkeypa
     assert base.ok is False and "click is 8" in base.detail and "<2" in base.detail
     assert train.ok is False and train.detail == "no-such-package is missing (needs >=1.5)"
     assert train.fix.endswith("-m pip install 'mailtide[train]'")
+    serve, search = check(None, "packages to serve"), check(None, "packages to search by vectors")
+    assert serve.ok is None and serve.detail == "absent-server is missing (needs >=2)"
+    assert serve.fix.endswith("-m pip install 'mailtide[serve]'")
+    assert search.ok is False and "click is 8" in search.detail
 
 
 def test_every_declared_package_is_understood() -> None:
