@@ -18,6 +18,7 @@ from pipeline.requests import RunRequest
 from pipeline.room import Room
 from pipeline.runfiles import Exclusions, read_exclusions
 from pipeline.settings import CostSettings
+from pipeline.tier_limits import TierUse
 
 EXCLUSIONS, MANIFEST, SCHEDULE, COVERAGE = (
     "exclusions.parquet",
@@ -33,7 +34,8 @@ class Plan:
 
     ``candidates`` are the chunks that may be rehearsed, ``rehearsal`` those that the schedule takes. ``buckets`` counts
     scheduled chunks per length bucket and epoch 0. ``largest_batch`` is padded to its longest chunk. ``seconds`` and
-    ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated.
+    ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated. ``tiers`` are
+    there where the settings limit quality tiers.
     """
 
     run_id: str
@@ -54,6 +56,7 @@ class Plan:
     cost: float | None
     currency: str
     room: Room | None = None
+    tiers: tuple[TierUse, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -104,6 +107,7 @@ def plan_run(
         seconds=seconds,
         cost=None if seconds is None else seconds / 3600 * prices.per_hour,
         currency=prices.currency,
+        tiers=manifest.tiers,
     )
 
 
@@ -121,6 +125,8 @@ def prepare_run(home: Home, request: RunRequest, run_dir: Path) -> Prepared:
         lacking = "train chunk"
         if request.settings.model.objective == "reply":
             lacking = "reply of the owner to train on (who wrote a mail is recorded since shards have format 2)"
+        if any(tier.left_out for tier in manifest.tiers):
+            lacking += " but those that replay.tier_caps and replay.tier_weights leave out"
         raise NothingToDo(f"the new windows of {request.mailbox} hold no {lacking}", hint="wait for the next window")
     path = run_dir / SCHEDULE
     if not path.exists():

@@ -9,10 +9,13 @@ from types import TracebackType
 
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.home import Home
+from pipeline.manifest import read_manifest
+from pipeline.plan import MANIFEST
 from pipeline.requests import RunRequest, RunResult
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, RequestRow
+from pipeline.tier_limits import TierUse
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
@@ -36,7 +39,7 @@ from streams.times import utc_now
 class RunReport:
     """What a run did. Losses are nats per token on the val chunks that the gate compared: ``before`` under the champion
     that was challenged (the bare base where there was none), ``after`` under the run's adapter. ``cost`` is what was
-    noted of it."""
+    noted of it. ``tiers`` say what was used of each quality tier, where the settings limited any."""
 
     run_id: str
     mailbox: str
@@ -59,6 +62,7 @@ class RunReport:
     new_after: float | None
     old_before: float | None
     old_after: float | None
+    tiers: tuple[TierUse, ...] = ()
 
 
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
@@ -188,4 +192,5 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         new_after=new.after if new else None,
         old_before=old.before if old else None,
         old_after=old.after if old else None,
+        tiers=read_manifest(home.run(run_id) / MANIFEST).tiers if result else (),
     )

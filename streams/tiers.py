@@ -26,8 +26,8 @@ SHOWN_CHARACTERS = 400
 @dataclass(frozen=True, slots=True)
 class TierFigures:
     """One quality tier. ``share`` is of all tokens, ``train_share`` of those of the train split, ``trained`` counts chunks
-    that a run has trained so far. ``signals`` has each signal's quantiles, ``languages`` how many chunks are mainly in
-    which."""
+    that a run has trained so far, ``trained_share`` is of their tokens. ``signals`` has each signal's quantiles,
+    ``languages`` how many chunks are mainly in which."""
 
     tier: str
     chunks: int
@@ -37,6 +37,7 @@ class TierFigures:
     train_tokens: int
     train_share: float
     trained: int
+    trained_share: float
     signals: dict[str, dict[str, float]]
     languages: dict[str, int]
 
@@ -100,11 +101,11 @@ def tier_report(
 
 def _rows(home: Home, mailbox: str, shard: ShardRow, trained: set[str]) -> Iterator[dict[str, Any]]:
     """A window's chunks with their scores, None where the text was erased."""
-    folder = home.root / shard.path
-    scores = scores_of(home, mailbox, shard.window_idx, folder, shard.chunks_sha256).to_pylist()
+    folder = home.root / shard.shard_path
+    scores = scores_of(home, mailbox, shard.window_idx, folder, shard.shard_sha256).to_pylist()
     found = {row["chunk_id"]: row for row in scores}
     columns = ("chunk_id", "window_idx", "split", "tier", "n_tokens")
-    for row in read_meta(folder, shard.chunks_sha256, columns=columns).to_pylist():
+    for row in read_meta(folder, shard.shard_sha256, columns=columns).to_pylist():
         yield {"quality": None, **row, **found.get(row["chunk_id"], {}), "trained": row["chunk_id"] in trained}
 
 
@@ -123,6 +124,8 @@ def _figures(name: str, own: Sequence[dict[str, Any]], everything: Sequence[dict
         train_tokens=_tokens(train),
         train_share=_tokens(train) / (trainable or 1),
         trained=sum(row["trained"] for row in own),
+        trained_share=_tokens(row for row in own if row["trained"])
+        / (_tokens(row for row in everything if row["trained"]) or 1),
         signals={
             signal: {
                 label: float(np.quantile([row[signal] for row in own], at, method="inverted_cdf"))
@@ -139,10 +142,10 @@ def _examples(home: Home, shards: Sequence[ShardRow], rows: Sequence[dict[str, A
     for shard in shards:
         wanted = [row["chunk_id"] for row in rows if row["window_idx"] == shard.window_idx]
         if wanted:
-            folder = home.root / shard.path
-            starts = read_meta(folder, shard.chunks_sha256, columns=("chunk_id", "new_from")).to_pylist()
+            folder = home.root / shard.shard_path
+            starts = read_meta(folder, shard.shard_sha256, columns=("chunk_id", "new_from")).to_pylist()
             new_from = {row["chunk_id"]: row["new_from"] for row in starts}
-            for chunk_id, text in read_texts(folder, shard.chunks_sha256, wanted, excluded=wanted).items():
+            for chunk_id, text in read_texts(folder, shard.shard_sha256, wanted, excluded=wanted).items():
                 texts[chunk_id] = text[new_from[chunk_id] :][:SHOWN_CHARACTERS]
     for row in rows:
         yield TierExample(

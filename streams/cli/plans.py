@@ -12,6 +12,7 @@ from streams.cli.output import print_table
 if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.settings import Settings
+    from pipeline.tier_limits import TierUse
     from registry.spending import Spending
     from streams.sessions import RunReport
 
@@ -28,6 +29,7 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
             ("could be rehearsed", plan.candidates.chunks, plan.candidates.threads, plan.candidates.senders),
         ],
     )
+    tell_tiers(plan.tiers)
     lengths = ", ".join(f"{count:,} {bucket.value}" for bucket, count in plan.buckets if count)
     click.echo(f"{plan.epochs} epochs of {plan.tokens_per_epoch[0]:,} tokens ({lengths}); {plan.steps:,} steps.")
     click.echo(f"Rehearsal is {100 * plan.rehearsal_share:.1f} % of the tokens.")
@@ -46,6 +48,27 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
         f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "
         f"{gate.max_drift:g} against the best ever; at least {gate.min_new_threads} new val threads."
     )
+
+
+def tell_tiers(tiers: Sequence[TierUse]) -> None:
+    """What a run takes of each quality tier, and what it leaves out, where the settings limit any."""
+    if tiers:
+        print_table(
+            ("tier", "new", "tokens", "left out", "its tokens", "in earlier windows", "could be rehearsed"),
+            [
+                (
+                    one.tier,
+                    one.new,
+                    one.new_tokens,
+                    one.left_out,
+                    one.left_out_tokens,
+                    one.earlier,
+                    one.rehearsable,
+                )
+                for one in tiers
+            ],
+            title="by quality tier, under replay.tier_caps and replay.tier_weights",
+        )
 
 
 def spent_line(spent: Spending) -> str:
@@ -143,8 +166,13 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
         if report.old_before is not None and report.old_after is not None:
             line += f", on old {report.old_before:.3f} -> {report.old_after:.3f}"
         click.echo(f"{line} nats per token (val)")
+    left_out = sum(one.left_out for one in report.tiers)
+    if left_out:
+        tokens = sum(one.left_out_tokens for one in report.tiers)
+        click.echo(f"  left out by replay.tier_caps and tier_weights: {left_out:,} new chunks of {tokens:,} tokens")
     click.echo(f"  {report.outcome.upper()} {report.adapter_id}: {'; '.join(report.reasons)}")
     if full:
+        tell_tiers(report.tiers)
         print_table(
             ("rule", "figure", "low", "high", "threshold", "chunks", "threads", "ruling"),
             [

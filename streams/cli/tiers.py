@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streams.tiers import TierExample, TierReport
 
 TOLD = ("own", "depth", "bulk", "auto", "repetition", "prose", "mix")
+"""Signals, in the order of the table."""
 
 
 @click.command("tiers", short_help="Chunks by quality tier, their signals and examples.")
@@ -43,9 +44,17 @@ def _tell(report: TierReport) -> None:
         click.echo(f"{report.mailbox}: {where} without a chunk yet (a window's chunks are cut when it closes).")
         return
     print_table(
-        ("tier", "chunks", "tokens", "share", "train share", "trained"),
+        ("tier", "chunks", "tokens", "share", "of train", "trained", "of trained"),
         [
-            (one.tier, one.chunks, one.tokens, f"{one.share:.1%}", f"{one.train_share:.1%}", one.trained)
+            (
+                one.tier,
+                one.chunks,
+                one.tokens,
+                f"{one.share:.1%}",
+                f"{one.train_share:.1%}",
+                one.trained,
+                f"{one.trained_share:.1%}",
+            )
             for one in report.tiers
         ],
         title=f"{report.mailbox}: {report.chunks:,} chunks of {where}, {report.tokens:,} tokens",
@@ -55,7 +64,7 @@ def _tell(report: TierReport) -> None:
         [
             (
                 one.tier,
-                *(f"{marks['p50']:.2f} ({marks['p10']:.2f}-{marks['p90']:.2f})" for marks in _of(one.signals)),
+                *(_marks(one.signals[name], 0 if name == "depth" else 2) for name in TOLD),
                 ", ".join(f"{name or 'none'} {n}" for name, n in list(one.languages.items())[:3]),
             )
             for one in report.tiers
@@ -68,8 +77,10 @@ def _tell(report: TierReport) -> None:
         _show(example)
 
 
-def _of(signals: dict[str, dict[str, float]]) -> list[dict[str, float]]:
-    return [signals[name] for name in TOLD]
+def _marks(quantiles: dict[str, float], places: int) -> str:
+    """``0.47 (0.41-0.64)``, or ``1.00`` where most are alike."""
+    low, middle, high = (f"{quantiles[name]:.{places}f}" for name in ("p10", "p50", "p90"))
+    return middle if low == high else f"{middle} ({low}-{high})"
 
 
 def _show(example: TierExample) -> None:

@@ -16,11 +16,13 @@ from pydantic import ValidationError
 from pipeline.coverage import read_coverage
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home
-from pipeline.plan import COVERAGE
+from pipeline.manifest import read_manifest
+from pipeline.plan import COVERAGE, MANIFEST
 from pipeline.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses
 from pipeline.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, PersonRow, RequestRow
+from pipeline.tier_limits import TierUse
 from registry.decide import Decision, decision_of
 from streams.data_report import DataReport, data_report
 
@@ -74,7 +76,7 @@ class Rehearsed:
 @dataclass(frozen=True, slots=True)
 class Story:
     """Everything on the page. ``steps`` are the lines of ``metrics.jsonl``, ``results`` is ``eval_results.json``;
-    ``decision`` is None while there is none."""
+    ``decision`` is None while there is none, ``tiers`` are empty where the settings limited no quality tier."""
 
     request: RunRequest
     result: RunResult
@@ -84,6 +86,7 @@ class Story:
     heat: Heat | None
     rehearsed: tuple[Rehearsed, ...]
     data: DataReport
+    tiers: tuple[TierUse, ...]
     examples: Mapping[str, tuple[Example, ...]]
 
 
@@ -112,6 +115,7 @@ def gather_story(store: Store, home: Home, named: str) -> Story:
         heat=_heat(store, request, result),
         rehearsed=_rehearsed(store, folder / COVERAGE),
         data=data_report(store, request.mailbox),
+        tiers=read_manifest(folder / MANIFEST).tiers,
         examples=_examples(store, request, result, folder),
     )
 

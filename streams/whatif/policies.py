@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
+from pipeline.tier_limits import limited
 
 VARIABLE = ("window.*", "replay.*", "train.epochs", "train.batch_tokens", "train.accumulation", "cost.*")
 """What decides windows, steps and rehearsal, and may change between runs. All else is frozen or changes no count."""
@@ -32,7 +33,13 @@ def read_policies(current: Settings, written: Sequence[str], read: Callable[[Seq
     (``window.cron="0 6 * * 1"``), a ratio may be written 1:8. Raises ``UsageError`` for a policy that is no such list or
     names what cannot vary, and what ``read`` raises.
     """
-    return [Policy(AS_SET, current), *(Policy(" ".join(one.split()), read(overrides(one))) for one in written)]
+    policies = [Policy(AS_SET, current), *(Policy(" ".join(one.split()), read(overrides(one))) for one in written)]
+    if any(limited(policy.settings.replay) for policy in policies):
+        raise UsageError(
+            "caps and weights of quality tiers cannot be simulated: a chunk that was never cut has no tier",
+            hint="leave replay.tier_caps and replay.tier_weights out; `mailtide plan` tells what a run does with them",
+        )
+    return policies
 
 
 def overrides(policy: str) -> list[str]:
