@@ -41,7 +41,7 @@ FILES = (
 """Files of a run's folder that a receipt covers, in the order in which they are written. Checkpoints are pruned, what a
 model wrote is text that may have to be erased, and the report is drawn from these, so none of them is covered."""
 
-ALSO = ("replies.parquet",)
+ALSO = ("replies.parquet", "questions.parquet")
 """Covered too where they are: runs of earlier versions left none."""
 
 

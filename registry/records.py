@@ -18,6 +18,7 @@ from pipeline.runfiles import read_losses
 from pipeline.settings import CostSettings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, LossRow, MetricRow, Row, RunResultRow, TrainedRow
+from registry.outcomes import outcome_rows
 
 
 class Lenient(BaseModel):
@@ -98,6 +99,7 @@ def rows_of(store: Store, home: Home, request: RunRequest, result: RunResult, co
         *_metrics(folder / "eval_results.json", request.run_id),
         *_losses(store, folder / "losses.parquet", request.mailbox),
         *_trained(folder / "coverage.parquet", request, result),
+        *outcome_rows(folder, request),
     ]
 
 

@@ -12,6 +12,7 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.halves import selects
 from pipeline.home import Home, write_atomic
+from pipeline.questionfile import QUESTIONS, write_questions
 from pipeline.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses, unlike, write_reply_losses
 from pipeline.runfiles import Exclusions, Loss, read_losses, write_losses
 from pipeline.selection import parse_thresholds, parse_weights
@@ -44,7 +45,8 @@ class Measured:
 
 def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder: Path, progress: Observer) -> Measured:
     """Writes ``losses.parquet``, ``replies.parquet``, ``written.parquet``, ``benchmarks.parquet`` (where the
-    settings name benchmarks), ``eval_results.json`` and ``best_checkpoint.txt``, in this order, where they are missing.
+    settings name benchmarks), ``questions.parquet``, ``eval_results.json`` and ``best_checkpoint.txt``, in this order,
+    where they are missing.
 
     Every checkpoint that has its weights is asked about the val replies. The chosen one is that which the selecting threads
     prefer by the rule of the settings, the last where none may choose; it alone is measured on test. ``base`` is the folder
@@ -76,7 +78,7 @@ def measure(home: Home, study: Study, exclusions: Exclusions, base: Path, folder
             sample=study.sample,
             too_long=questions.too_long,
             pairs=_timed(study, questions, own, compared, progress),
-            retrieval=_retrieval(study, questions, progress),
+            retrieval=_retrieval(study, questions, folder, progress),
             choice=choice,
         )
         results = document(study.request, evidence, choosing=study.selecting is not None)
@@ -232,12 +234,10 @@ def serving(study: Study, reference: Reference) -> Iterator[None]:
         model.delete_adapter("measured")
 
 
-def _retrieval(study: Study, questions: Questions, progress: Observer) -> list[dict[str, object]]:
+def _retrieval(study: Study, questions: Questions, folder: Path, progress: Observer) -> list[dict[str, object]]:
     run_id, most = study.request.run_id, study.request.settings.eval.retrieval_queries
     progress(Progress(run_id, "retrieval", 0, 1, "BM25"))
-    found = [
-        retrieval_entry(evaluate_index(questions.index, questions.mails, split, most), split)
-        for split in (Split.VAL, Split.TEST)
-    ]
+    found = {split: evaluate_index(questions.index, questions.mails, split, most) for split in (Split.VAL, Split.TEST)}
+    write_questions(folder / QUESTIONS, [one for retrieval in found.values() for one in retrieval.questions])
     progress(Progress(run_id, "retrieval", 1, 1, f"{len(questions.mails)} mails"))
-    return found
+    return [retrieval_entry(retrieval, split) for split, retrieval in found.items()]

@@ -12,13 +12,14 @@ from typing import Any
 from pipeline.chunks import message_slices, read_slice
 from pipeline.domain import Split
 from pipeline.home import Home
+from pipeline.questionfile import Question
 from pipeline.requests import ShardRef
 from pipeline.runfiles import Exclusions
 from pipeline.shards import read_meta, read_texts
 from retrain.bm25 import Bm25Index
 from retrain.engines import rank
-from retrain.gold import Mail, queries_of
-from retrain.rankings import DEPTH, Ranked, judge
+from retrain.gold import PARENT, Mail, Query, queries_of
+from retrain.rankings import DEPTH, NDCG, Ranked, judge
 
 MAX_CANDIDATES = 10_000
 """Mails in the index, those of the newest windows, so that a run's cost does not grow with the archive."""
@@ -28,10 +29,11 @@ COLUMNS = ("chunk_id", "thread_id", "split", "message_keys", "starts", "ordinals
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """How well replies of a split find what they answer, among ``candidates`` mails."""
+    """How well replies of a split find what they answer, among ``candidates`` mails, and what each of them found."""
 
     candidates: int
     ranked: Ranked
+    questions: tuple[Question, ...]
 
 
 def read_mails(home: Home, shards: Sequence[ShardRef], exclusions: Exclusions) -> list[Mail]:
@@ -91,4 +93,13 @@ def index_of(mails: Sequence[Mail]) -> Bm25Index:
 def evaluate_index(index: Bm25Index, mails: Sequence[Mail], split: Split, max_queries: int) -> Retrieval:
     """The same with an index at hand, built by :func:`index_of`, so that splits can share it."""
     queries = queries_of(mails, split, max_queries)
-    return Retrieval(len(mails), judge(queries, rank(index, queries, DEPTH)))
+    found = rank(index, queries, DEPTH)
+    ranked = judge(queries, found)
+    outcomes = zip(queries, found, ranked.outcomes[NDCG], strict=True)
+    return Retrieval(len(mails), ranked, tuple(_question(query, keys, split, ndcg) for query, keys, ndcg in outcomes))
+
+
+def _question(query: Query, found: Sequence[str], split: Split, ndcg: float) -> Question:
+    parent = next(key for key, grade in query.grades.items() if grade == PARENT)
+    place = found.index(parent) + 1 if parent in found else None
+    return Question(query.key, query.cluster, split.value, parent, tuple(found), place, ndcg)

@@ -54,15 +54,15 @@ COLUMNS = {
     "runs": "run_id, mailbox, windows, parent_adapter, adapter_id, status, started_at, finished_at, steps, tokens, cost",
     "metrics": "run_id, adapter_id, checkpoint, split, window_from, window_to, metric, value, n, ci_low, ci_high",
     "losses": "adapter_id, checkpoint, mailbox, chunk_id, split, nll, n_tokens, n_bytes, eval_version",
+    "replies": "run_id, adapter_id, checkpoint, mailbox, message_key, thread_id, split, given, mails, nll, n_tokens, "
+    "eval_version",
+    "written": "run_id, adapter_id, checkpoint, mailbox, message_key, thread_id, split, n_tokens, rouge_l, bleu, exact, "
+    "f1, repetition",
+    "questions": "run_id, mailbox, message_key, thread_id, split, parent_key, found, rank, ndcg",
     "trained_on": "run_id, adapter_id, mailbox, chunk_id, role, times",
     "adapters": "adapter_id, mailbox, run_id, status, created_at, promoted_at, sha256, safety_flags",
     "journal": "ordinal, at, mailbox, adapter_id, event, reason, actor",
 }
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

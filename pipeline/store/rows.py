@@ -562,3 +562,63 @@ class ErasureEndRow(Row):
     erasure_id: str
     receipt_sha256: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRow(Row):
+    """Loss of one real reply in a run's sample: ``nll`` in nats over the ``n_tokens`` of its words, ``given`` being
+    nothing, retrieved, random or parent, and ``mails`` the keys of what was read before."""
+
+    TABLE = "reply_rows"
+    KEYS = (("run_id", "adapter_id", "checkpoint", "message_key", "given"),)
+    run_id: str
+    adapter_id: str
+    checkpoint: str
+    mailbox: str
+    message_key: str
+    thread_id: str
+    split: str
+    given: str
+    mails: tuple[str, ...]
+    nll: float
+    n_tokens: int
+    eval_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRow(Row):
+    """Scores of a reply as a model wrote it, at most ``n_tokens`` long, against the real one; its text is not here."""
+
+    TABLE = "written_rows"
+    KEYS = (("run_id", "adapter_id", "checkpoint", "message_key"),)
+    run_id: str
+    adapter_id: str
+    checkpoint: str
+    mailbox: str
+    message_key: str
+    thread_id: str
+    split: str
+    n_tokens: int
+    rouge_l: float
+    bleu: float
+    exact: float
+    f1: float
+    repetition: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow(Row):
+    """What a run's search found for a reply: ``found`` are keys, best first, and ``rank`` is that of the mail it answers,
+    from 1, None where it is not among them."""
+
+    TABLE = "question_rows"
+    KEYS = (("run_id", "message_key"),)
+    run_id: str
+    mailbox: str
+    message_key: str
+    thread_id: str
+    split: str
+    parent_key: str
+    found: tuple[str, ...]
+    rank: int | None
+    ndcg: float
