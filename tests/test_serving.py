@@ -104,9 +104,17 @@ class Listener(Answers):
         super().__init__()
         self._engine = engine
 
-    def ask(self, adapter_id: str | None, prompt: str, sampling: Sampling = GREEDY, seconds: float = PATIENCE) -> Job:
+    def ask(
+        self,
+        adapter_id: str | None,
+        prompt: str,
+        sampling: Sampling = GREEDY,
+        seconds: float = PATIENCE,
+        *,
+        at_once: bool = False,
+    ) -> Job:
         tokens = self._engine.between_steps(lambda model: model.encode(prompt))
-        job = Job(adapter_id, tokens, sampling, time.monotonic() + seconds)
+        job = Job(adapter_id, tokens, sampling, time.monotonic() + seconds, at_once=at_once)
         self._engine.submit(job, self.take)
         return job
 
@@ -266,11 +274,12 @@ def test_pieces_are_the_text_up_to_the_stop_and_never_half_a_character(
         said.append(spelling.take(token))
         if said[-1].finish is not None:
             break
-    whole = tokenizer.decode(ids, skip_special_tokens=True)
-    ends = [whole.index(stop) for stop in stops if stop in whole]
-    assert "".join(piece.text for piece in said) == whole[: min(ends, default=len(whole))]
+    read = [tokenizer.decode(ids[:count], skip_special_tokens=True) for count in range(1, len(ids) + 1)]
+    ended = next((text for text in read if any(stop in text for stop in stops)), None)
+    until = len(read[-1]) if ended is None else min(ended.index(stop) for stop in stops if stop in ended)
+    assert "".join(piece.text for piece in said) == read[-1][:until]
     assert all("\ufffd" not in piece.text for piece in said[:-1])
-    assert said[-1].finish is (Finish.STOP if ends else Finish.LENGTH)
+    assert said[-1].finish is (Finish.LENGTH if ended is None else Finish.STOP)
 
 
 def test_an_end_mark_is_counted_and_not_shown(engine: Engine) -> None:
@@ -289,6 +298,9 @@ def test_what_does_not_fit_waits_or_is_refused_and_what_is_late_ends(served: Ser
         waits = [listener.ask(None, "b", replace(GREEDY, max_tokens=2)) for _ in range(2)]
         with pytest.raises(QueueFull, match="2 requests wait already"):
             listener.ask(None, "c")
+        trial = listener.ask(None, "t", replace(GREEDY, max_tokens=4), at_once=True)
+        assert listener.until(trial)[-1].finish is Finish.LENGTH
+        assert listener.until(first, 1)[-1].finish is None, "nobody had to make room for it"
         waits[1].cancelled.set()
         late = listener.until(waits[1])[-1]
         assert (late.finish, late.tokens) == (Finish.LATE, 0)

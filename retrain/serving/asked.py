@@ -54,12 +54,14 @@ Deliver = Callable[[Sequence[tuple["Job", Piece]]], None]
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One answer to write: with an adapter (None: the bare base), from a prompt's tokens, until ``deadline`` (in seconds of
-    ``time.monotonic``) or until it is ``cancelled``."""
+    ``time.monotonic``) or until it is ``cancelled``. One ``at_once`` stands in no line and needs no room: for trying an
+    adapter out while many wait."""
 
     adapter_id: str | None
     prompt: tuple[int, ...]
     sampling: Sampling
     deadline: float
+    at_once: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property

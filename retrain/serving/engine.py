@@ -76,9 +76,12 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise EngineStopped("the model is not in memory any more", hint="try again in a few seconds")
-            if len(self._waiting) >= self._room.waiting:
+            if job.at_once:
+                self._waiting.appendleft((job, deliver))
+            elif len(self._waiting) >= self._room.waiting:
                 raise QueueFull(f"{len(self._waiting)} requests wait already", hint="try again in a few seconds")
-            self._waiting.append((job, deliver))
+            else:
+                self._waiting.append((job, deliver))
             self._wake.notify()
 
     def between_steps(self, task: Callable[[ServedModel], T]) -> T:
@@ -157,9 +160,10 @@ class Engine:
         answers, tokens = len(held), sum(job.most_tokens for job in held)
         new: dict[str | None, list[Job]] = {}
         with self._wake:
-            while self._waiting and answers < self._room.answers:
+            while self._waiting:
                 job, deliver = self._waiting[0]
-                if answers and tokens + job.most_tokens > self._room.tokens:
+                full = answers >= self._room.answers or (answers and tokens + job.most_tokens > self._room.tokens)
+                if full and not job.at_once:
                     break
                 self._waiting.popleft()
                 answers, tokens = answers + 1, tokens + job.most_tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ Messages = Sequence[Mapping[str, str]]
 
 
 class ServedModel:
-    """Everything here but ``encode`` and ``room`` is for one thread: the engine's."""
+    """Everything here but ``encode``, ``room`` and ``checked`` is for one thread: the engine's."""
 
     def __init__(self, home: Home, base: BaseRef, settings: ModelSettings, compute: Compute) -> None:
         """Loads the base. Raises ``RunError`` when it is not there or is not what it was."""
@@ -58,14 +57,22 @@ class ServedModel:
         """What is loaded, by id."""
         return frozenset(self._names)
 
-    def load(self, ref: AdapterRef) -> float:
-        """Loads an adapter beside the others; returns the seconds. Raises ``RunError`` when its files are not the recorded
-        ones, or do not fit the base; then nothing of it is left."""
-        begun = time.monotonic()
-        if ref.adapter_id in self._names:
-            return 0.0
+    def checked(self, ref: AdapterRef) -> Path:
+        """The folder of an adapter, every byte of it read. Raises ``RunError`` when its files are not the recorded ones, or
+        are of another base."""
         folder = adapter_folder(self._home, ref)
         self._require_fit(ref.adapter_id, folder)
+        return folder
+
+    def load(self, ref: AdapterRef) -> None:
+        """Loads an adapter beside the others. Raises as ``checked`` and ``attach`` do."""
+        self.attach(ref, self.checked(ref))
+
+    def attach(self, ref: AdapterRef, folder: Path) -> None:
+        """Loads an adapter from its checked folder. Raises ``RunError`` when its shapes are not the base's; then nothing of
+        it is left."""
+        if ref.adapter_id in self._names:
+            return
         try:
             self._attach(ref.adapter_id, folder)
         except (RuntimeError, ValueError, KeyError, OSError) as error:
@@ -76,7 +83,6 @@ class ServedModel:
                 hint="train it anew on this base, or return to another adapter",
             ) from error
         self._names.add(ref.adapter_id)
-        return time.monotonic() - begun
 
     def unload(self, adapter_id: str) -> None:
         """Gives an adapter's memory back; an unknown one is none."""

@@ -192,8 +192,9 @@ class Deck:
         answer."""
         begun = time.monotonic()
         with self._changing:
-            engine = self._engine
-            if engine is None:
+            with self._state:
+                engine, model = self._engine, self._model
+            if engine is None or model is None:
                 raise ApiError(503, self._reason, code="not_ready", retry_after=self._retry_after)
             if ref.adapter_id in self._leaving:
                 raise ApiError(409, f"adapter {ref.adapter_id} is being unloaded", code="in_use", retry_after=2)
@@ -202,8 +203,9 @@ class Deck:
             if len(self._refs) >= self._settings.adapters:
                 self._make_room(make_room)
             try:
-                engine.between_steps(lambda model: model.load(ref))
-                self._try_out(engine, ref.adapter_id)
+                folder = model.checked(ref)
+                engine.between_steps(lambda model: model.attach(ref, folder))
+                self._try_out(engine, model, ref.adapter_id)
             except RunError as error:
                 engine.between_steps(lambda model: model.unload(ref.adapter_id))
                 raise ApiError(422, str(error), param="adapter_id", code="adapter_unfit") from error
@@ -259,8 +261,8 @@ class Deck:
             raise ApiError(409, f"{most} adapters are in memory (serve.adapters); unload one first", code="no_room")
         self.unload(spare[0])
 
-    def _try_out(self, engine: Engine, adapter_id: str) -> None:
-        """Raises ``RunError`` unless the adapter answers."""
+    def _try_out(self, engine: Engine, model: ServedModel, adapter_id: str) -> None:
+        """Raises ``RunError`` unless the adapter answers, beside whatever is being written."""
         done = threading.Event()
         last: list[Piece] = []
 
@@ -269,12 +271,9 @@ class Deck:
             if last[-1].finish is not None:
                 done.set()
 
-        prompt = engine.between_steps(lambda model: model.encode(TRIAL_PROMPT))
         sampling = Sampling(TRIAL_TOKENS, temperature=0.0)
-        try:
-            engine.submit(Job(adapter_id, prompt, sampling, time.monotonic() + TRIAL_SECONDS), deliver)
-        except QueueFull as error:
-            raise ApiError(503, str(error), code="overloaded", retry_after=2) from error
+        deadline = time.monotonic() + TRIAL_SECONDS
+        engine.submit(Job(adapter_id, model.encode(TRIAL_PROMPT), sampling, deadline, at_once=True), deliver)
         done.wait(TRIAL_SECONDS + 10)
         if not last or last[-1].finish in (None, Finish.FAILED, Finish.LATE):
             raise RunError(f"adapter {adapter_id} gives no answer", hint="see the server's log, and train it anew")
