@@ -47,6 +47,7 @@ MODULES = (
     "masking",
     "contamination",
     "serving",
+    "crowd",
     "deploying",
 )
 PREFIX = "bench_"

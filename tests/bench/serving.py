@@ -21,10 +21,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from pipeline.settings import Settings
-from pipeline.store import Store
 from pipeline.versions import VERSIONS
 from registry.byhand import promote, rollback
 from retrain.offline import TIED, keep_offline
+from streams.stores import store_of
 from streams.times import utc_now
 from tests.bench.rows import BenchRow
 from tests.support.daemons import until
@@ -160,7 +160,7 @@ def promotion_row(running: Running, served: Served, times: int) -> BenchRow:
     took: list[float] = []
     for name in itertools.islice(itertools.cycle(("aahoy", "abread")), times):
         move = promote if len(took) < 2 else rollback
-        with Store.open(served.home, served.settings, VERSIONS) as store:
+        with store_of(served.home, served.settings, VERSIONS, writes=True) as store:
             move(store, served.home, MAILBOX, name, "bench", "bench", utc_now())
         begun = time.perf_counter()
         until(lambda name=name: stream(running, "champion", 1).model == name, SECONDS)  # type: ignore[misc]
