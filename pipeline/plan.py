@@ -78,15 +78,16 @@ def plan_run(
     exclusions: Exclusions,
     *,
     tokens_per_second: float | None = None,
+    seconds_beside: float = 0.0,
     cost: CostSettings | None = None,
 ) -> Plan:
     """Plans ``request`` from the shards, writing nothing. ``tokens_per_second`` is a rate measured in an earlier run (by
-    the ruler's tokens), None where there is none yet."""
+    the ruler's tokens), None where there is none yet; ``seconds_beside`` what that run took beside training."""
     manifest = build_manifest(home, request, exclusions, parent_coverage(home, request))
     schedule = _schedule(request, manifest)
     prices = CostSettings() if cost is None else cost
     per_epoch = _tokens_per_epoch(schedule, request.settings.train.epochs)
-    seconds = sum(per_epoch) / tokens_per_second if tokens_per_second else None
+    seconds = sum(per_epoch) / tokens_per_second + seconds_beside if tokens_per_second else None
     rehearsal = manifest.of(Role.REHEARSAL)
     first = schedule.table.filter(pc.equal(schedule.table["epoch"], 0))
     return Plan(
