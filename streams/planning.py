@@ -34,10 +34,11 @@ vocabulary reads 3 to 3.5 bytes at a time where headers, code and quotation mark
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a finished run on the same base showed: ruler tokens per second, evaluation included and the making of the base
-    not, and tokens of the model per token of the ruler."""
+    """What a finished run on the same base showed: ruler tokens per second while it trained, the seconds of all else but
+    the making of the base, and tokens of the model per token of the ruler."""
 
     tokens_per_second: float
+    seconds_beside: float
     model_tokens: float
 
 
@@ -50,8 +51,8 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
         chunks=frozenset(row.chunk_id for row in rows if row.chunk_id is not None),
     )
     earlier = measured(store, home, request)
-    rate = earlier.tokens_per_second if earlier else None
-    plan = plan_run(home, request, exclusions, tokens_per_second=rate, cost=settings.cost)
+    rate, beside = (earlier.tokens_per_second, earlier.seconds_beside) if earlier else (None, 0.0)
+    plan = plan_run(home, request, exclusions, tokens_per_second=rate, seconds_beside=beside, cost=settings.cost)
     shape = shape_of_base(request)
     if shape is None:
         return plan
@@ -71,6 +72,7 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
         return
     _require_base(draft(store, home, settings, mailbox, windows))
     _require_trackers(settings.train.report_to)
+    require_attention(settings)
     room = plan_next(store, home, settings, mailbox, windows).room
     if room is not None and room.fit is Fit.NOT:
         gib = 1 << 30
@@ -90,6 +92,20 @@ def _require_trackers(names: Sequence[str]) -> None:
         raise RunError(
             f"train.report_to asks for {', '.join(missing)}, not installed here",
             hint=f"install with `{' && '.join(commands)}`, or take it out of train.report_to",
+        )
+
+
+def require_attention(settings: Settings) -> None:
+    """Raises ``RunError`` when ``model.attention`` asks for kernels that the device that trains cannot run."""
+    if settings.model.attention != "flash_attention_2":
+        return
+    lacking = [] if training_device(settings).gpu else ["a GPU"]
+    if importlib.util.find_spec("flash_attn") is None:
+        lacking.append("the package flash-attn")
+    if lacking:
+        raise RunError(
+            f"model.attention asks for FlashAttention, and {' and '.join(lacking)} for it is not here",
+            hint="set model.attention to auto; on a GPU torch's own kernels are of that kind, too",
         )
 
 
@@ -155,8 +171,9 @@ def measured(store: Store, home: Home, request: RunRequest) -> Measured | None:
             result = RunResult.model_validate_json((folder / "result.json").read_bytes())
             trained = read_schedule(folder / SCHEDULE).trained(result.steps, earlier.settings.train.accumulation)
             tokens = pc.sum(trained["n_tokens"]).as_py() or 0
-            seconds = sum(value for stage, value in result.seconds.items() if stage != "base")
-            return Measured(tokens / seconds, result.tokens / tokens) if tokens and seconds else None
+            training = result.seconds.get("train", 0.0)
+            beside = sum(value for stage, value in result.seconds.items() if stage not in ("base", "train"))
+            return Measured(tokens / training, beside, result.tokens / tokens) if tokens and training else None
     return None
 
 

@@ -61,6 +61,7 @@ def test_time_and_cost_follow_from_a_measured_rate(tmp_path: Path) -> None:
     lineage, asked = second_run(tmp_path)
     plan = plan_run(lineage.home, asked, NOTHING, tokens_per_second=10.0, cost=CostSettings(per_hour=8.0, currency="CHF"))
     assert plan.seconds == 450.0
+    assert plan_run(lineage.home, asked, NOTHING, tokens_per_second=10.0, seconds_beside=30.0).seconds == 480.0
     assert plan.cost == pytest.approx(1.0)
     assert plan.currency == "CHF"
 

@@ -35,8 +35,8 @@ class Pace:
 def measured_pace(store: Store, home: Home, settings: Settings, mailbox: str) -> Pace | None:
     """The pace of the mailbox's runs on the base that the settings name; None before the first.
 
-    A plan divides by one rate, evaluation included, which serves for the next run. Policies differ in how many runs the
-    same mail takes, so what does not grow with the tokens is counted per run here.
+    Policies differ in how many runs the same mail takes, so what does not grow with the tokens is counted per run, as a
+    plan does with what the last run took.
     """
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx LIMIT 1")
     if not shards:
