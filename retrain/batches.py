@@ -34,6 +34,10 @@ class Example:
         return len(self.ids) - self.label_from - sum(end - start for start, end in self.unlabelled)
 
 
+IDLE = (Example("", (0, 0), 1, 0),)
+"""What a process passes through the model for the others' sake; it counts for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A chunk's text and the character offset from which it is new."""

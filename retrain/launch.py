@@ -1,4 +1,4 @@
-"""Starts the processes that train a run together on this machine, by torchrun, and passes on what they say.
+"""Starts this machine's processes of those that train a run together, by torchrun, and passes on what they say.
 
 When one of them ends early, torchrun ends the others. The launcher dies with the process that asked for it
 (``python -m retrain.launch``: it asks Linux for that and becomes torchrun), and what it started dies with the launcher.
@@ -16,35 +16,53 @@ from typing import IO, Any
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.lifeline import die_with_parent
+from pipeline.settings import TrainSettings
 from retrain.progress import Observer, Progress
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""Processes of one machine talk over its loopback interface."""
+"""Processes of one machine talk over its loopback interface. Those of several find their interface themselves, or are told
+by the same variables."""
 
 
 class RanksVanished(RunError):
     """One of the processes ended without a word (killed, out of memory); the run can go on from its last checkpoint."""
 
 
-def train_together(home: Home, run_id: str, processes: int, progress: Observer) -> None:
-    """Trains the run to its end in ``processes`` processes, from its newest checkpoint.
+def train_together(home: Home, run_id: str, train: TrainSettings, progress: Observer, machine: int = 0) -> None:
+    """Trains the run to its end in ``train.processes`` processes on each of ``train.machines``, of which this is
+    ``machine``, from its newest checkpoint. The first waits for the others.
 
     Raises ``RunError`` when one says why it cannot go on, ``RanksVanished`` when one ended without saying anything.
     """
+    if train.machines > 1 and machine == 0:
+        others = "1" if train.machines == 2 else f"1 to {train.machines - 1}"
+        text = f"waits for the other machines; there: python -m retrain.join {home.root} {run_id} MACHINE ({others})"
+        progress(Progress(run_id, "train", 0, 0, text))
     while True:
-        again = _once(home, run_id, processes, progress)
+        again = _once(home, run_id, train, progress, machine)
         if again is None:
             return
         progress(Progress(run_id, "train", 0, 0, again))
 
 
-def _once(home: Home, run_id: str, processes: int, progress: Observer) -> str | None:
+def options(train: TrainSettings, machine: int) -> list[str]:
+    """What torchrun is told of this machine's processes and of where all meet."""
+    each = ["--nproc-per-node", str(train.processes)]
+    if train.machines == 1:
+        return ["--standalone", "--local-addr", "127.0.0.1", *each]
+    host, _, port = (train.address or "").rpartition(":")
+    meet = ["--master-addr", host.strip("[]"), "--master-port", port]
+    return ["--nnodes", str(train.machines), "--node-rank", str(machine), *meet, *each]
+
+
+def _once(home: Home, run_id: str, train: TrainSettings, progress: Observer, machine: int) -> str | None:
     """None when training is at its end, else why the processes are to be started again."""
     said: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "retrain.launch", str(processes), str(home.root), run_id]
+        whom = ["--module", "retrain.together", str(home.root), run_id]
+        command = [sys.executable, "-m", "retrain.launch", *options(train, machine), *whom]
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        if sys.platform == "linux":
+        if sys.platform == "linux" and train.machines == 1:
             environment = {**LOOPBACK, **environment}
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
@@ -84,16 +102,14 @@ def _vanished(code: int, log: IO[str]) -> RanksVanished:
 
 
 def main() -> int:
-    """``PROCESSES HOME RUN_ID``: becomes torchrun."""
+    """Becomes torchrun, with the arguments given."""
     from torch.distributed.run import main as torchrun
 
     parent = os.getppid()
     die_with_parent()
     if os.getppid() != parent:
         return 1
-    processes, *rest = sys.argv[1:]
-    here = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", processes]
-    torchrun([*here, "--module", "retrain.together", *rest])
+    torchrun(sys.argv[1:])
     return 0
 
 

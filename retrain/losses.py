@@ -18,11 +18,11 @@ from pipeline.objectives import eval_version
 from pipeline.passes import halved
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Loss
-from retrain.batches import Example, collate, groups_of_like_length
+from retrain.batches import IDLE, Example, collate, groups_of_like_length
 from retrain.exhaustion import free_memory, is_out_of_memory
 from retrain.model import Compute
 from retrain.nll import token_nll
-from retrain.shares import shares
+from retrain.shares import shared_passes, shares
 
 EVAL_VERSION = 2
 """Raised whenever the same weights and text would get another loss; stored losses of another version do not count. That of
@@ -54,27 +54,33 @@ def score(
     version that the losses bear. Processes that train together measure a share each, and all get all losses.
     """
     countable = [example for example in examples if example.n_labels > 0]
-    mine = shares(countable, compute.ranks.count)[compute.ranks.rank]
+    rank, count = compute.ranks.rank, compute.ranks.count
+    mine = shares(countable, count)[rank]
     longest = max((len(example.ids) for example in mine), default=1)
     nats: dict[str, float] = {}
     was_training = model.training
 
     def sums(group: list[Example]) -> list[float]:
-        with torch.inference_mode():
-            found: list[float] = token_nll(model, collate(group, pad, compute.device), compute).double().sum(dim=1).tolist()
-        return found
+        rows = collate(group or IDLE, pad, compute.device)
+        # What is gathered of a model that is shared out is computed with again in training.
+        with torch.no_grad() if compute.sharded else torch.inference_mode():
+            found: list[float] = token_nll(model, rows, compute).double().sum(dim=1).tolist()
+        return found[: len(group)]
 
     def measure(most: int) -> bool:
         """Adds the losses that are not known yet; False when memory ran out on the way."""
-        groups = groups_of_like_length([e for e in mine if e.chunk_id not in nats], most if compute.on_gpu else 0)
+        if compute.sharded:
+            groups = shared_passes(countable, count, most if compute.on_gpu else 0)[rank]
+        else:
+            groups = groups_of_like_length([e for e in mine if e.chunk_id not in nats], most if compute.on_gpu else 0)
         try:
             with compute.lanes(most // longest) as side_by_side:
                 for group, values in zip(groups, side_by_side(sums, groups), strict=True):
                     nats.update((example.chunk_id, value) for example, value in zip(group, values, strict=True))
                     on_chunk(len(nats))
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+            if compute.sharded or not is_out_of_memory(error):
+                raise  # the others wait in the pass that this process could not make
             return False
         return True
 

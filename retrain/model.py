@@ -30,12 +30,13 @@ BUILTIN_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 class Compute:
     """Where and how numbers are computed. ``dtype`` is that of matrix products; weights that are trained are float32.
     ``threads`` are CPU threads: lanes in training and measuring, threads within one pass elsewhere. ``ranks`` are the
-    processes that share a step's passes and a measurement's chunks."""
+    processes that share a step's passes and a measurement's chunks; ``sharded``, when each holds a part of the model."""
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     ranks: Ranks = ALONE
+    sharded: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -52,8 +53,9 @@ class Compute:
 
     @contextlib.contextmanager
     def lanes(self, most: int) -> Iterator[Lanes]:
-        """As many passes side by side as there are threads, at most ``most``; on a GPU one after another."""
-        if self.on_gpu:
+        """As many passes side by side as there are threads, at most ``most``; on a GPU, or when all processes must make the
+        same pass at once, one after another."""
+        if self.on_gpu or self.sharded:
             yield IN_TURN
         else:
             with one_core_each(min(self.threads, most)) as side_by_side:
@@ -93,8 +95,9 @@ def choose_compute(model: ModelSettings, threads: int | None, ranks: Ranks = ALO
     return Compute(device, dtype, torch.get_num_threads(), ranks)
 
 
-def load_base(path: Path, compute: Compute, *, quantize: bool) -> Any:
-    """The causal language model in ``path``, frozen, in NF4 with double quantisation if asked; safetensors only."""
+def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | None = None) -> Any:
+    """The causal language model in ``path``, frozen, in NF4 with double quantisation if asked; safetensors only.
+    ``attention`` are its kernels, by transformers' names; None: torch's own where the model has them."""
     weights = compute.dtype if compute.on_gpu else torch.float32
     options: dict[str, Any] = {"device_map": {"": compute.device.index}} if compute.on_gpu else {}
     if quantize:
@@ -103,10 +106,11 @@ def load_base(path: Path, compute: Compute, *, quantize: bool) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=weights,
+            bnb_4bit_quant_storage=weights if compute.sharded else torch.uint8,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=weights, local_files_only=True, use_safetensors=True, **options
+            str(path), dtype=weights, local_files_only=True, use_safetensors=True, attn_implementation=attention, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"the base model in {path} cannot be loaded ({error})", hint="check model.base") from error

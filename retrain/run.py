@@ -82,13 +82,13 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     require_same_device(folder, gpu=compute.on_gpu, name=compute.environment()["device"], begun=begun)
     with watch.stage("base"):
         base = find_base(home, request, exclusions, compute, _base_steps(run_id, progress))
-    processes = request.settings.train.processes
-    if processes > 1:  # before this process takes memory of its own
+    together = request.settings.train.together > 1
+    if together:  # before this process takes memory of its own
         with watch.stage("train"):
-            train_together(home, run_id, processes, progress)
+            train_together(home, run_id, request.settings.train, progress)
     with watch.stage("data"):
         study = open_study(home, request, prepared, exclusions, base, compute)
-    if processes == 1:
+    if not together:
         with watch.stage("train"):
             train_until_better(study, folder, progress)
     with watch.stage("evaluate"):
@@ -179,7 +179,8 @@ def _environment(compute: Compute, study: Study) -> dict[str, str]:
     settings = study.request.settings
     return {
         **compute.environment(),
-        "processes": str(settings.train.processes),
+        "processes": str(settings.train.together),
+        "attention": str(study.model.config._attn_implementation),
         "weights": "nf4" if settings.model.quantize else "full",
         "context": str(study.context),
         VOCABULARY: study.vocabulary,

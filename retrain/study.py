@@ -20,6 +20,7 @@ from pipeline.plan import Prepared
 from pipeline.requests import RunRequest
 from pipeline.runfiles import Exclusions, Loss
 from retrain import checkpoints
+from retrain.attention import kernels
 from retrain.batches import Batch, Example, batches_of
 from retrain.examples import Reader
 from retrain.exhaustion import free_memory, is_out_of_memory
@@ -31,6 +32,7 @@ from retrain.model import Compute, context_of, continued_adapter, fresh_adapter,
 from retrain.pace import Pacing
 from retrain.progress import Observer, Progress
 from retrain.references import adapter_folder
+from retrain.sharding import put_weights, share_out, trained_weights
 from retrain.tracking import trackers
 from retrain.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
 
@@ -93,7 +95,8 @@ def open_study(
     settings = request.settings
     tokenizer = load_tokenizer(base)
     require_vocabulary(home, request, tokenizer)
-    network = load_base(base, compute, quantize=settings.model.quantize)
+    attention = kernels(settings.model.attention, compute)
+    network = load_base(base, compute, quantize=settings.model.quantize, attention=attention)
     if request.base.kind == "external":
         require_causal(network, compute)
     context = context_of(network.config, settings.model)
@@ -105,10 +108,13 @@ def open_study(
     selecting = None
     if threads is not None:
         selecting = frozenset(chunk.chunk_id for chunk in sample if chunk.split is Split.VAL and chunk.thread_id in threads)
+    model = _to_train(home, request, network, compute)
+    if compute.sharded:
+        share_out(model, compute)
     return Study(
         request=request,
         compute=compute,
-        model=_to_train(home, request, network, compute),
+        model=model,
         pad=padding(tokenizer),
         context=context,
         batches=_batches(prepared, reader),
@@ -241,16 +247,14 @@ def _smaller(study: Study, passes: Passes, checkpoint: int) -> Passes:
 
 def trained_state(model: Any) -> dict[str, torch.Tensor]:
     """A copy of the weights that are trained, in the machine's memory."""
-    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+    return trained_weights(model)
 
 
 def restore(model: Any, state: Mapping[str, torch.Tensor]) -> None:
     """Puts the weights of :func:`trained_state` back."""
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if value.requires_grad:
-                value.copy_(state[name])
-                value.grad = None
+    put_weights(model, state)
+    for value in model.parameters():
+        value.grad = None
 
 
 def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -> Any:

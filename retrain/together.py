@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def take_part(home: Home, run_id: str, say: Say) -> str | None:
 
     prepared = ranks.in_turn(lambda: prepare_run(home, request, folder))
     exclusions = read_exclusions(folder / EXCLUSIONS, request.exclusions_sha256)
-    compute = choose_compute(request.settings.model, request.settings.train.threads, ranks)
+    chosen = choose_compute(request.settings.model, request.settings.train.threads, ranks)
+    compute = replace(chosen, sharded=request.settings.train.shard)
     base = locate(home, request.base, request.settings.model)
     study = open_study(home, request, prepared, exclusions, base, compute)
     again = train_until_better(study, folder, tell)

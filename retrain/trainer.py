@@ -28,12 +28,13 @@ from pipeline.passes import CPU_PASS_TOKENS, Passes
 from pipeline.runfiles import Loss, read_losses, write_losses
 from retrain import checkpoints
 from retrain.adapters import save_adapter
-from retrain.batches import Batch, Example, collate, groups_of_like_length
+from retrain.batches import IDLE, Batch, Example, collate, groups_of_like_length
 from retrain.lanes import IN_TURN, Lanes
 from retrain.model import Compute
 from retrain.nll import token_nll
 from retrain.ranks import Ranks
 from retrain.select import Scored, best_step, mean_loss, should_stop
+from retrain.sharding import Gathered, Shared, gathered, load_adapter, restore_optimizer
 from retrain.shares import shared_passes
 
 
@@ -96,8 +97,8 @@ class Checkpointing:
         return should_stop(self.history(), self.patience, self.min_delta)
 
 
-IDLE = (Example("", (0, 0), 1, 0),)
-"""What a process passes through the model for the others' sake; it counts for nothing."""
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+"""In a checkpoint, by the names that transformers gives them."""
 
 SUITING = Passes()
 """Passes of the size that suits the device."""
@@ -107,7 +108,7 @@ def optimizer_name(asked: str, compute: Compute) -> str:
     """What ``train.optimizer: auto`` means here."""
     if asked != "auto":
         return asked
-    return "paged_adamw_8bit" if compute.on_gpu else "adamw_torch_fused"
+    return "paged_adamw_8bit" if compute.on_gpu and not compute.sharded else "adamw_torch_fused"
 
 
 def fit(
@@ -281,12 +282,25 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         """Not counted: tokens and seconds are."""
         return 0
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        return Shared(model) if self._compute.sharded else super()._wrap_model(model, training, dataloader)
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        if self._compute.sharded:
+            load_adapter(self.model, Path(checkpoint))
+        else:
+            super()._load_from_checkpoint(checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._compute.ranks.count == 1:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
+        if self._compute.sharded:
+            restore_optimizer(self.optimizer.optimizer, Path(checkpoint) / OPTIMIZER)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+            return
         # Several processes on a CPU have the device "cpu:0", where torch.load puts nothing.
-        for name, state in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+        for name, state in ((OPTIMIZER, self.optimizer), (SCHEDULER, self.lr_scheduler)):
             state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -297,16 +311,22 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         losses = plan.score(checkpoints.name_of(step))
         if losses:
             self._track({"eval_loss": sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)})
-        if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses)):
+        whole = gathered(self.model, self.optimizer.optimizer) if self._compute.sharded else None
+        if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses, whole)):
             self.control.should_training_stop = True
 
-    def _keep(self, plan: Checkpointing, step: int, losses: list[Loss]) -> bool:
+    def _keep(self, plan: Checkpointing, step: int, losses: list[Loss], whole: Gathered | None) -> bool:
         """Writes the checkpoint of ``step``; whether training should stop there. Raises ``RunError`` instead when a
-        gradient has ruined the weights: the checkpoint before stays the last one."""
-        self._require_finite(step)
+        gradient has ruined the weights: the checkpoint before stays the last one. ``whole`` is given where this process
+        holds but a part of what is written."""
+        self._require_finite(step, self._trained if whole is None else list(whole.weights.values()))
         written = checkpoints.partial(plan.folder)
-        save_adapter(self.model, written, base_id=plan.base_id)
-        self._save_optimizer_and_scheduler(str(written))
+        save_adapter(self.model, written, base_id=plan.base_id, weights=None if whole is None else whole.weights)
+        if whole is None:
+            self._save_optimizer_and_scheduler(str(written))
+        else:
+            torch.save(whole.optimizer, written / OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), written / SCHEDULER)
         if self._compute.ranks.count == 1:
             self._save_rng_state(str(written))
         write_losses(written / checkpoints.LOSSES, losses)
@@ -320,8 +340,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         """Past ``Trainer.log``, which would keep them all in the state of each checkpoint."""
         self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
-    def _require_finite(self, step: int) -> None:
-        if all(bool(torch.isfinite(parameter).all()) for parameter in self._trained):
+    def _require_finite(self, step: int, weights: Sequence[torch.Tensor]) -> None:
+        if all(bool(torch.isfinite(weight).all()) for weight in weights):
             return
         each = self.args.gradient_accumulation_steps
         made = self._batches[(step - 1) * each : step * each]

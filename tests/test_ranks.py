@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pipeline.home import sha256_file
 from pipeline.plan import EXCLUSIONS, prepare_run
@@ -15,9 +20,10 @@ from pipeline.requests import RunRequest
 from pipeline.runfiles import read_exclusions, read_losses
 from pipeline.settings import ModelSettings, TrainSettings
 from retrain import checkpoints
-from retrain.adapters import WEIGHTS
+from retrain.adapters import CONFIG, WEIGHTS
 from retrain.base import find_base
 from retrain.batches import Example
+from retrain.join import main as join_main
 from retrain.launch import RanksVanished, train_together
 from retrain.metrics import METRICS, read_metrics
 from retrain.model import choose_compute
@@ -26,6 +32,7 @@ from retrain.shares import shared_passes, shares
 from retrain.study import CHECKPOINTS, open_study, train
 from retrain.trainer import StepRecord
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
+from tests.support.ports import free_ports
 
 MODEL = ModelSettings(builtin=TINY, dtype="float32")
 """Rounding of float32 is small enough to tell from another loss."""
@@ -51,11 +58,11 @@ def test_every_chunk_is_one_process_s_and_all_make_as_many_passes(count: int) ->
 
 
 class Ran:
-    """A run of the same request, trained by ``processes``, on a base that was made before."""
+    """A run of the same request, trained by ``processes``, on a base that was made before; ``how`` are further settings."""
 
-    def __init__(self, root: Path, processes: int, base: Path | None = None) -> None:
+    def __init__(self, root: Path, processes: int, base: Path | None = None, **how: Any) -> None:
         settings = TrainSettings(
-            epochs=2, batch_tokens=512, checkpoint_every=4, lora_r=4, lora_alpha=8, threads=1, processes=processes
+            epochs=2, batch_tokens=512, checkpoint_every=4, lora_r=4, lora_alpha=8, threads=1, processes=processes, **how
         )
         room = Mailroom(root, tiny_settings(train=settings, model=MODEL))
         room.close()
@@ -76,7 +83,7 @@ class Ran:
         assert train(open_study(self.home, self.request, prepared, exclusions, base, compute), self.folder, quiet) is None
 
     def together(self, observe: Callable[[Progress], None] = quiet) -> None:
-        train_together(self.home, self.request.run_id, self.request.settings.train.processes, observe)
+        train_together(self.home, self.request.run_id, self.request.settings.train, observe)
 
     @property
     def steps(self) -> list[StepRecord]:
@@ -121,8 +128,8 @@ def kill_one(progress: Progress) -> None:
                 process.kill()
 
 
-def killed_and_resumed(root: Path, base: Path) -> Ran:
-    run = Ran(root, 2, base)
+def killed_and_resumed(root: Path, base: Path, **how: Any) -> Ran:
+    run = Ran(root, 2, base, **how)
     with pytest.raises(RanksVanished, match="killed by signal 9"):
         run.together(kill_one)
     assert members() == []
@@ -140,12 +147,52 @@ def test_two_processes_train_what_one_trains(alone: Ran, tmp_path: Path) -> None
     assert members() == []
 
 
+@pytest.mark.timeout(900)
+def test_two_machines_that_share_the_model_out_train_what_one_process_trains(
+    alone: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two launchers that know nothing of each other but an address, each with a process that holds half of an NF4 base."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    (port,) = free_ports(1)
+    run = Ran(tmp_path, 1, alone.base, machines=2, address=f"127.0.0.1:{port}", shard=True)
+    command = [sys.executable, "-m", "retrain.join", str(run.home.root), run.request.run_id, "1"]
+    heard: list[Progress] = []
+    with subprocess.Popen(command) as other:
+        try:
+            run.together(heard.append)
+            assert other.wait(600) == 0
+        finally:
+            other.kill()
+    assert "retrain.join" in heard[0].text
+    trained_alike(run, alone)
+    theirs, own = load_file(alone.last / WEIGHTS), load_file(run.last / WEIGHTS)
+    assert theirs.keys() == own.keys()
+    for name, weight in own.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-2, atol=1e-4)
+    assert (run.last / CONFIG).read_bytes() == (alone.last / CONFIG).read_bytes()
+
+
+def test_only_a_machine_of_the_run_may_join(alone: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    assert join_main([str(alone.home.root), alone.request.run_id, "1"]) == 1
+    assert "trained by 1 machines, of which 1 is none that joins" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_killed_process_changes_no_bit_of_what_two_train(alone: Ran, tmp_path: Path) -> None:
-    undisturbed = Ran(tmp_path / "undisturbed", 2, alone.base)
+    killed_changes_no_bit(tmp_path, alone.base)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_killed_process_changes_no_bit_of_what_two_train_that_share_the_model_out(alone: Ran, tmp_path: Path) -> None:
+    killed_changes_no_bit(tmp_path, alone.base, shard=True)
+
+
+def killed_changes_no_bit(root: Path, base: Path, **how: Any) -> None:
+    undisturbed = Ran(root / "undisturbed", 2, base, **how)
     undisturbed.together()
-    killed = killed_and_resumed(tmp_path / "killed", alone.base)
+    killed = killed_and_resumed(root / "killed", base, **how)
     assert [x.loss for x in killed.steps] == [x.loss for x in undisturbed.steps]
     assert sha256_file(killed.last / WEIGHTS) == sha256_file(undisturbed.last / WEIGHTS)
 
