@@ -11,7 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipeline.errors import RegistryError
 from pipeline.store.rows import JournalRow
-from registry.journal import LEGAL, Happening, RegistryState, Status, advance, append_event, champion_at, fold
+from registry.journal import (
+    LEGAL,
+    Happening,
+    RegistryState,
+    Reign,
+    Status,
+    advance,
+    append_event,
+    champion_at,
+    fold,
+    reign_at,
+)
 
 START = datetime(2026, 1, 1)
 
@@ -57,6 +68,19 @@ def test_the_champion_at_any_past_time_can_be_told(hours: float, champion: str |
     rows = told(*SUCCESSION)
     assert champion_at(rows[::-1], "main", START + timedelta(hours=hours)) == champion
     assert champion_at(rows, "other", START + timedelta(hours=hours)) is None
+
+
+def test_a_reign_is_told_with_its_beginning_and_its_end() -> None:
+    def hours(reign: Reign | None, until: datetime | None) -> tuple[float | None, float | None]:
+        times = (reign.since if reign else None, until)
+        first, last = ((time - START) / timedelta(hours=1) if time else None for time in times)
+        return first, last
+
+    rows = told(*SUCCESSION)
+    assert hours(*reign_at(rows, "main", START)) == (None, 2)
+    assert hours(*reign_at(rows, "main", START + timedelta(hours=4.5))) == (4, 5)
+    assert hours(*reign_at(rows, "main", START + timedelta(days=9))) == (5, None)
+    assert reign_at(rows, "other", START) == (None, None)
 
 
 def test_a_tainted_champion_leaves_the_base_until_one_is_returned_to() -> None:
