@@ -231,18 +231,22 @@ def lineage_command(
 @json_option
 @click.pass_obj
 def at_command(home: Home, time: datetime, mailbox: str | None, as_json: bool) -> None:
-    """Tell which adapter was champion at TIME."""
+    """Tell which adapter was champion at TIME, and from when to when."""
     from pipeline.store.rows import JournalRow
-    from registry.journal import champion_at
+    from registry.journal import reign_at
     from streams.cli.opening import opened, the_mailbox
 
     with opened(home) as store:
         name = the_mailbox(store, mailbox)
-        champion = champion_at(store.fetch(JournalRow, order="ordinal"), name, time)
+        reign, until = reign_at(store.fetch(JournalRow, order="ordinal"), name, time)
+    champion, since = (reign.adapter_id, reign.since) if reign else (None, None)
     if as_json:
-        print_json({"mailbox": name, "time": time, "champion": champion})
-    else:
-        click.echo(champion or f"{name} had no champion then: the bare base answered.")
+        print_json({"mailbox": name, "time": time, "champion": champion, "since": since, "until": until})
+        return
+    begun = f"from {since:%Y-%m-%d %H:%M:%S} " if since else ""
+    ended = f"until {until:%Y-%m-%d %H:%M:%S}" if until else "on"
+    told = champion or f"{name} had no champion, the bare base answered"
+    click.echo(f"{told}, {begun}{ended}")
 
 
 @registry_command.command("journal")
