@@ -57,12 +57,15 @@ class Training:
     rank: int
     head: bool
     optimizer: str
+    shards: int = 1
+    """Processes over which weights are shared out while training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes by what they hold. ``activations`` and ``logits`` belong to the training pass, ``evaluation`` to the measuring
-    one; the two never meet, so the larger counts."""
+    one; the two never meet, so the larger counts. ``elsewhere`` are those of the weights that other processes hold while
+    this one trains; one that loads the base, or measures when training is over, has all of them."""
 
     weights: int
     adapter: int
@@ -72,11 +75,14 @@ class Footprint:
     logits: int
     evaluation: int
     reserve: int
+    elsewhere: int = 0
 
     @property
     def total(self) -> int:
-        steady = self.weights + self.adapter + self.gradients + self.optimizer
-        return self.reserve + round(SLACK * (steady + max(self.activations + self.logits, self.evaluation)))
+        steady = self.weights + self.adapter + self.gradients + self.optimizer - self.elsewhere
+        trains = steady + max(self.activations + self.logits, self.evaluation)
+        measures = self.weights + self.adapter + self.evaluation
+        return self.reserve + round(SLACK * (max(trains, measures) if self.elsewhere else trains))
 
 
 def footprint(shape: Shape, training: Training, load: Load, device: Device) -> Footprint:
@@ -102,8 +108,11 @@ def footprint(shape: Shape, training: Training, load: Load, device: Device) -> F
     kept_by_all = ends + shape.layers * (shape.width * stream if training.checkpointing else kept)
     per_token = kept_by_all + _workspace(shape, stream) + (kept if training.checkpointing else 0)
     read = 2 * shape.width * stream + _workspace(shape, stream)
+    weights = round(shape.linear_parameters * matrices) + shape.other_parameters * stream
+    # What stands outside the layers is gathered for the whole of a pass, and two layers at a time: one computes, one comes.
+    parted = round(shape.linear_parameters * matrices) * max(0, shape.layers - 2) // shape.layers
     return Footprint(
-        weights=round(shape.linear_parameters * matrices) + shape.other_parameters * stream,
+        weights=weights,
         adapter=trained * (4 + (product if product != 4 else 0)),
         gradients=trained * 4 * (1 + device.lanes),
         optimizer=round(trained * (ADAMW_8BIT if "8bit" in training.optimizer else ADAMW)),
@@ -112,6 +121,7 @@ def footprint(shape: Shape, training: Training, load: Load, device: Device) -> F
         evaluation=load.eval_tokens * (read + shape.vocabulary * (8 if product == 4 else 10))
         + device.lanes * (largest + cast),
         reserve=CUDA_RESERVE if device.gpu else CPU_RESERVE,
+        elsewhere=parted * (training.shards - 1) // training.shards,
     )
 
 

@@ -94,7 +94,7 @@ def _training(asked: Asked, device: Device) -> Training:
     model, train = asked.model, asked.train
     optimizer = train.optimizer
     if optimizer == "auto":
-        optimizer = "paged_adamw_8bit" if device.gpu else "adamw_torch_fused"
+        optimizer = "paged_adamw_8bit" if device.gpu and not train.shard else "adamw_torch_fused"
     return Training(
         quantize=model.quantize,
         bfloat16=device.bfloat16 if model.dtype == "auto" else model.dtype == "bfloat16",
@@ -102,6 +102,7 @@ def _training(asked: Asked, device: Device) -> Training:
         rank=train.lora_r,
         head=asked.builtin,
         optimizer=optimizer,
+        shards=train.together if train.shard else 1,
     )
 
 

@@ -18,7 +18,7 @@ from streams.planning import BUILTIN_TOKENS, OTHER_TOKENS
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
-PROFILES = sorted(path for path in CONFIGS.glob("*.yaml") if re.match(r"gpu-|laptop", path.name))
+PROFILES = sorted(path for path in CONFIGS.glob("*.yaml") if re.match(r"gpu-|two-gpus-|laptop", path.name))
 
 GIB = 1 << 30
 LAPTOP = Device("a laptop", False, 4 * GIB, False, 2)
@@ -53,7 +53,7 @@ def room_in(settings: Settings, shape: Shape, device: Device, tokens: float) -> 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
 def test_a_profile_makes_a_home(file: Path, tmp_path: Path) -> None:
-    assert len(PROFILES) == 4
+    assert len(PROFILES) == 5
     home = Home(tmp_path / "home")
     assert carry_out(["--home", str(home.root), "init", "--config", str(file)]) == 0
     assert read_home(home, environment={}) == load(file, environment={})
@@ -67,6 +67,15 @@ def test_a_profile_fits_the_gpu_of_its_name(gigabytes: int) -> None:
     room = room_in(settings, MODELS[gigabytes], device, OTHER_TOKENS)
     assert room.fit is Fit.WHOLE, room
     assert room.needed < device.memory * 11 / 12
+
+
+def test_two_gpus_train_what_one_of_them_cannot() -> None:
+    settings = load(CONFIGS / "two-gpus-24gb.yaml", environment={})
+    shape = qwen(5120, 13824, 48, 40, 8, tied=False)
+    device = Device("one of them", True, 24 * GIB, True, 1)
+    assert room_in(settings, shape, device, OTHER_TOKENS).fit is Fit.WHOLE
+    alone = settings.model_copy(update={"train": settings.train.model_copy(update={"processes": 1, "shard": False})})
+    assert room_in(alone, shape, device, OTHER_TOKENS).fit is not Fit.WHOLE
 
 
 def test_the_laptop_profile_learns_whole_chunks_in_little_memory() -> None:
