@@ -1,7 +1,8 @@
 """Whether everything that a receipt speaks of is still as it was, byte for byte, and which file is not.
 
 A receipt answers for the run's files, adapter, base and shards; the store, for the receipt itself, the request, the verdict
-and the texts; the home's key, for who wrote it. Texts may have been erased since: that is no change.
+and the texts; the home's key, for who wrote it. Texts may have been erased since, and adapters and bases that learned from
+them: that is no change.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.requests import ShardRef
 from pipeline.runfiles import Exclusions, read_exclusions
 from pipeline.shards import TEXT, read_meta, verify_shard
 from pipeline.store import Store
-from pipeline.store.rows import AdapterRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
+from pipeline.store.rows import AdapterRow, ErasureRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
 from registry.receipt import RECEIPT, Folder, Receipt
 from registry.signing import SigningKey
 
@@ -27,7 +28,8 @@ from registry.signing import SigningKey
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the store keeps of a run: without it, a receipt and its files could be changed together. What it does not keep
-    is None. ``texts`` are digests of ``text.parquet`` by window, as first written; ``excluded`` is all that may be erased.
+    is None. ``texts`` are digests of ``text.parquet`` by window, as first written; ``excluded`` is all that may be erased,
+    ``erased`` the folders of adapters and bases that were.
     """
 
     receipt_sha256: str | None = None
@@ -36,6 +38,7 @@ class Recorded:
     adapter_sha256: str | None = None
     texts: Mapping[int, str] = field(default_factory=dict)
     excluded: Exclusions = field(default_factory=Exclusions)
+    erased: frozenset[str] = frozenset()
 
 
 def recorded(store: Store, run_id: str) -> Recorded:
@@ -62,7 +65,20 @@ def recorded(store: Store, run_id: str) -> Recorded:
             frozenset(row.thread_id for row in left_out if row.chunk_id is None),
             frozenset(row.chunk_id for row in left_out if row.chunk_id is not None),
         ),
+        erased=erased_folders(store),
     )
+
+
+def erased_folders(store: Store) -> frozenset[str]:
+    """Folders, relative to the home, that `forget` has removed."""
+    adapters = store.query("SELECT adapter_id FROM journal_rows WHERE event = 'erased' AND adapter_id <> ''")
+    done = "erasure_id IN (SELECT erasure_id FROM erasure_ends)"
+    bases = [
+        f"bases/{row.mailbox}/{base_id}"
+        for row in store.fetch(ErasureRow, done)
+        for base_id in json.loads(row.plan)["bases"]
+    ]
+    return frozenset([*(f"adapters/{adapter_id}" for (adapter_id,) in adapters), *bases])
 
 
 def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
@@ -87,7 +103,7 @@ def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
     problems += _record_problems(home, receipt, kept)
     problems += _file_problems(home.run(run_id), receipt.files)
     for folder in [receipt.adapter] if receipt.base is None else [receipt.adapter, receipt.base]:
-        problems += _folder_problems(home, folder)
+        problems += _folder_problems(home, folder, kept.erased)
     claimed = _claimed_exclusions(home, receipt)
     for shard in receipt.shards:
         problems += _shard_problems(home, shard, kept, claimed)
@@ -95,7 +111,7 @@ def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def verify_imported(home: Home, adapter: AdapterRow) -> list[str]:
+def verify_imported(home: Home, adapter: AdapterRow, erased: frozenset[str] = frozenset()) -> list[str]:
     """As :func:`verify`, of an adapter that another home made: of its run only the receipt is here, so that receipt and
     adapter are held against each other and against what the store recorded."""
     path = home.run(adapter.run_id) / RECEIPT
@@ -107,7 +123,7 @@ def verify_imported(home: Home, adapter: AdapterRow) -> list[str]:
         return problems
     if (receipt.run_id, receipt.adapter.sha256) != (adapter.run_id, adapter.sha256):
         return [f"{path} is not the receipt of {adapter.adapter_id} as the store recorded it"]
-    return list(_folder_problems(home, receipt.adapter))
+    return list(_folder_problems(home, receipt.adapter, erased))
 
 
 def _read(path: Path, data: bytes, problems: list[str]) -> Receipt | None:
@@ -157,9 +173,13 @@ def _file_problems(folder: Path, files: Mapping[str, str]) -> Iterator[str]:
             yield problem
 
 
-def _folder_problems(home: Home, folder: Folder) -> Iterator[str]:
+def _folder_problems(home: Home, folder: Folder, erased: frozenset[str]) -> Iterator[str]:
     """What was changed, is missing or was added; links count as what they lead to."""
     root = home.root / folder.path
+    if folder.path in erased:
+        if root.exists():
+            yield f"{root} is there, and was erased"
+        return
     if not root.is_dir():
         yield f"{root} is missing"
         return

@@ -21,8 +21,11 @@ from pipeline.archive import TRAINING_SET, training_set
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder
 from pipeline.passes import PASSES
+from pipeline.plan import EXCLUSIONS
 from pipeline.requests import RunRequest, RunResult
+from pipeline.runfiles import read_exclusions
 from registry.receipt import RECEIPT
+from streams.erasure.receipt import receipts
 from streams.lease import training_lease
 from streams.runner import OnStep, Runner
 
@@ -34,13 +37,14 @@ DERIVED = (
     "schedule.parquet",
     "losses.parquet",
     "replies.parquet",
+    "questions.parquet",
     "eval_results.json",
     "best_checkpoint.txt",
     "coverage.parquet",
 )
 """Files of a run's folder that hold no times, so that another derivation gives the same bytes."""
 
-LATER = ("replies.parquet",)
+LATER = ("replies.parquet", "questions.parquet")
 """Those that runs of earlier versions did not leave."""
 
 
@@ -95,6 +99,7 @@ def reproduce(home: Home, run_id: str, on_step: OnStep, *, archived: bool = Fals
 def made_again(home: Home, run_id: str, on_step: OnStep, *, archived: bool = False) -> Iterator[Home]:
     """A home that holds nothing but the run, made again, until it is removed. Shards and earlier adapters are links."""
     request = _request(home, run_id)
+    _require_nothing_erased(home, request)
     other = Home(home.root / "reproductions" / run_id)
     shutil.rmtree(other.root, ignore_errors=True)
     try:
@@ -165,6 +170,27 @@ def _request(home: Home, run_id: str) -> RunRequest:
         raise RunError(f"{path} was changed: it asks for run {request.run_id}", hint="restore it from a backup")
     _result(home, run_id)
     return request
+
+
+def _require_nothing_erased(home: Home, request: RunRequest) -> None:
+    """Raises ``RunError`` when something that the run read was erased since: it can never be made again."""
+    left_out = read_exclusions(home.run(request.run_id) / EXCLUSIONS, request.exclusions_sha256)
+    windows = {shard.window_idx for shard in request.shards}
+    named = {ref.adapter_id for ref in (request.parent, request.champion, request.best) if ref}
+    for receipt in receipts(home):
+        plan = receipt.plan
+        if plan.mailbox != request.mailbox:
+            continue
+        read = [
+            one for window, ids in plan.chunks.items() if window in windows for one in ids if one not in left_out.chunks
+        ]
+        gone = [f"the text of {len(read)} chunks that it read"] if read else []
+        gone += [f"adapter {adapter_id}" for adapter_id in sorted(named.intersection(plan.adapters))]
+        if gone:
+            raise RunError(
+                f"run {request.run_id} cannot be made again: {' and '.join(gone)} was erased ({plan.erasure_id})",
+                hint="what was erased is gone for good; its receipt says what it was made of",
+            )
 
 
 def _result(home: Home, run_id: str) -> RunResult:

@@ -46,5 +46,8 @@ class Target(Protocol):
     def unload(self, mailbox: str, adapter_id: str) -> None:
         """Removes an adapter that does not serve; one that is not there is nothing."""
 
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        """Stops serving an adapter that nothing takes the place of, and removes it."""
+
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         """Measures an answer; None where the target gives none."""

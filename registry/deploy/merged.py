@@ -80,6 +80,12 @@ class Merged:
     def unload(self, mailbox: str, adapter_id: str) -> None:
         shutil.rmtree(self._folder(mailbox, adapter_id), ignore_errors=True)
 
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        link = self._link(mailbox)
+        if link.is_symlink() and link.readlink().name == adapter_id:
+            link.unlink()
+        self.unload(mailbox, adapter_id)
+
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         return None
 

@@ -45,6 +45,9 @@ class Server:
     def unload(self, mailbox: str, adapter_id: str) -> None:
         self._caller.json("POST", "/api/adapters/unload", {"adapter_id": adapter_id})
 
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        """Nothing: the server follows the registry, and lets go of what is tainted by itself."""
+
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         return measure(self._caller, promotion.adapter_id)
 

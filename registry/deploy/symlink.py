@@ -52,6 +52,11 @@ class Symlink:
     def unload(self, mailbox: str, adapter_id: str) -> None:
         """Nothing: an adapter's files stay, or there would be nothing to return to."""
 
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        link = self._home.champion_link(mailbox)
+        if link.is_symlink() and link.readlink().name == adapter_id:
+            link.unlink()
+
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         return None
 

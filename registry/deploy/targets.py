@@ -22,6 +22,7 @@ from registry.deploy.standing import Standing, standing, wanted
 from registry.deploy.symlink import Symlink
 from registry.deploy.vllm import Vllm
 from registry.deploy.webhook import Webhook
+from registry.deploy.withdrawing import take_back, withdrawn
 from registry.importing import imported
 
 SecretOf = Callable[[SecretSettings], str]
@@ -52,15 +53,18 @@ def targets(home: Home, settings: Settings, secret_of: SecretOf) -> list[Target]
 def converge_all(home: Home, several: Sequence[Target], now: Callable[[], datetime]) -> list[Standing]:
     """Brings every target to what is wanted of every mailbox, side by side, so that one that hangs delays no other.
 
-    What a target cannot do is in its standing. Raises ``DeployError`` at the end for a note that is damaged.
+    What learned from erased mail is taken back. What a target cannot do is in its standing. Raises ``DeployError`` at the
+    end for a note that is damaged.
     """
-    promotions = wanted(home)
+    gone = withdrawn(home)
+    promotions = [promotion for promotion in wanted(home) if promotion.adapter_id not in gone]
     found: dict[str, list[Standing]] = {}
     damaged: list[DeployError] = []
 
     def work(target: Target) -> None:
         try:
             found[target.name] = _each(home, target, promotions, now)
+            take_back(home, target, gone, now)
         except DeployError as error:
             damaged.append(error)
 
@@ -77,10 +81,12 @@ def converge_all(home: Home, several: Sequence[Target], now: Callable[[], dateti
 
 def standings(home: Home, several: Sequence[Target]) -> list[tuple[AdapterPromoted, Standing]]:
     """What is wanted and how each target is, for those that take that mailbox."""
+    gone = withdrawn(home)
+    promotions = [promotion for promotion in wanted(home) if promotion.adapter_id not in gone]
     return [
         (promotion, standing(home, target.name, promotion.mailbox))
         for target in several
-        for promotion in wanted(home)
+        for promotion in promotions
         if _takes(target, promotion)
     ]
 

@@ -77,6 +77,12 @@ class Vllm:
         if name in self._models():
             self._caller.json("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        alias = read_alias(self._home, mailbox)
+        if alias is not None and alias.adapter_id == adapter_id:
+            alias_path(self._home, mailbox).unlink(missing_ok=True)
+        self.unload(mailbox, adapter_id)
+
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         return measure(self._caller, model_name(promotion.adapter_id))
 

@@ -1,9 +1,10 @@
 """A web hook as a deploy target: one signed JSON document for each promotion, in the form of Standard Webhooks 1.0.
 
-It says which adapter serves a mailbox from now on and by which digest it is known, and holds no text of mail and no name
-of a person. ``webhook-id`` is the promotion's: a receiver that sees it twice has seen one. ``webhook-signature`` holds
-``v1a,`` with the Ed25519 signature of the home's key, which receipts name as ``signed_by``, and with a shared secret
-``v1,`` with an HMAC-SHA256, each over ``ID.TIMESTAMP.BODY``.
+It says which adapter serves a mailbox from now on and by which digest it is known (or, as ``adapter.withdrawn``, that one
+must not serve any longer and none takes its place), and holds no text of mail and no name of a person. ``webhook-id`` is
+the event's: a receiver that sees it twice has seen one. ``webhook-signature`` holds ``v1a,`` with the Ed25519 signature of
+the home's key, which receipts name as ``signed_by``, and with a shared secret ``v1,`` with an HMAC-SHA256, each over
+``ID.TIMESTAMP.BODY``.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ class Webhook:
 
     def unload(self, mailbox: str, adapter_id: str) -> None:
         """Nothing: the next promotion tells."""
+
+    def withdraw(self, mailbox: str, adapter_id: str) -> None:
+        """Tells that the adapter must not serve any longer."""
+        told = {"type": "adapter.withdrawn", "mailbox": mailbox, "adapter_id": adapter_id}
+        body = json.dumps(told, sort_keys=True).encode()
+        self._caller.send("POST", "", body, self._signed(f"adapter.withdrawn/{mailbox}/{adapter_id}", body))
 
     def speed(self, promotion: AdapterPromoted) -> Speed | None:
         return None

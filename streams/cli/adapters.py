@@ -263,14 +263,15 @@ def journal_command(home: Home, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int:
-    """Check every artefact of the run that made ADAPTER_ID (or of a run, by its id; of all decided runs by default)
-    against its receipt, the receipt's signature and the store's record: what differs is named, file by file.
+    """Check every artefact of the run that made ADAPTER_ID (or of a run, by its id; of all decided runs and all erasures
+    by default) against its receipt, the receipt's signature and the store's record: what differs is named, file by file.
     """
     from pipeline.errors import UsageError
     from pipeline.store.rows import AdapterRow, RequestRow, RunResultRow
     from registry.decided import request_of
-    from registry.verify import recorded, verify, verify_imported
+    from registry.verify import erased_folders, recorded, verify, verify_imported
     from streams.cli.opening import opened
+    from streams.erasure.verifying import verify_erasures
 
     with opened(home) as store:
         runs = [row.run_id for row in store.fetch(RunResultRow)]
@@ -283,8 +284,11 @@ def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int
                 raise UsageError(f"run {named} left nothing to check", hint="see `mailtide runs`")
             runs = [named] if named else []
         kept = {run: recorded(store, run) for run in runs}
+        erased = erased_folders(store)
+        erasures = {} if adapter_or_run else verify_erasures(store, home)
     problems = {run: verify(home, run, kept[run]) for run in runs}
-    problems |= {row.run_id: verify_imported(home, row) for row in foreign}
+    problems |= {row.run_id: verify_imported(home, row, erased) for row in foreign}
+    problems |= erasures
     if as_json:
         print_json(problems)
         return 1 if any(problems.values()) else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.archive import erase_from_archives
 from pipeline.home import Home
 from pipeline.shards import TEXT, erase_texts
+from registry.deploy.withdrawing import withdraw_adapters
 from registry.indexes import WORDS, vectors_folder
 from retrain.vector_file import read_vectors, write_vectors
 from streams.erasure.plan import Plan
@@ -61,7 +62,8 @@ def erase_from_runs(home: Home, plan: Plan) -> None:
 
 
 def erase_adapters(home: Home, plan: Plan) -> None:
-    """Weights: of the adapters, of the models they were merged into, of the bases."""
+    """Weights: of the adapters, of the models they were merged into, of the bases. Deploy targets are told first."""
+    withdraw_adapters(home, plan.adapters)
     for adapter_id in plan.adapters:
         _remove([home.adapter(adapter_id), home.merged(plan.mailbox) / adapter_id])
     if plan.withdrawn is not None:

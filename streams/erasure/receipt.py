@@ -80,6 +80,11 @@ def read(home: Home, erasure_id: str) -> ErasureReceipt:
     return receipt
 
 
+def receipts(home: Home) -> list[ErasureReceipt]:
+    """All of a home; raises as :func:`read` does."""
+    return [read(home, path.stem) for path in sorted((home.root / "erasures").glob("e*.json"))]
+
+
 def elsewhere(home: Home, settings: Settings) -> tuple[str, ...]:
     """Where copies may be that this home cannot reach."""
     told = ["the source of the mail (mail server, mbox, Maildir) and backups of this home are untouched"]

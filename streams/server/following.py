@@ -31,6 +31,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 NO_MODEL = "there is no model yet: the first run makes it (`mailtide retrain --confirm`)"
 
+ERASED = "the model has learned from mail that was erased; restart the server when a run has made another"
+
 Signature = tuple[tuple[int, int], ...]
 
 
@@ -95,6 +97,10 @@ class Following:
 
     def _take(self, found: Offers) -> bool:
         """Serves what is offered; False where that has to wait for the model."""
+        if self._deck.base is not None and (found.base is None or self._is_erased(self._deck.base)):
+            self._deck.close(ERASED, wait=self._settings.serve.seconds)
+            log.warning("%s", ERASED)
+            return True
         if found.base is None:
             self._deck.note(NO_MODEL)
             return True
@@ -114,6 +120,10 @@ class Following:
         self._let_go(found)
         self._deck.note("")
         return True
+
+    def _is_erased(self, base: BaseRef) -> bool:
+        """Whether a base that this home had made is gone from it, as mail that it had read was erased."""
+        return base.kind == "builtin" and not (self._home.root / base.path).is_dir()
 
     def _serve(self, alias: str, ref: AdapterRef | None) -> None:
         wanted = ref.adapter_id if ref is not None else None
