@@ -13,10 +13,12 @@ from pipeline.settings import GateSettings
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, JournalRow
 from registry.decided import MEASURED, Decided, by_hand
-from registry.evidence import judging_chunks
+from registry.evidence import base_name, judging_chunks
 from registry.gate import Comparison, Evidence, RuleOutcome, Ruling, bound_on_better, decide, paired_interval
 from registry.objections import ASKS as LIMITED
+from registry.objections import Objection, objections
 from registry.power import LIKELY, chance_within, smallest_seen, threads_for
+from registry.spotcheck import RULE, spot_figure
 
 ASKS = {
     "champion": "is the champion still the one challenged",
@@ -76,7 +78,8 @@ class Explanation:
 
     ``policy_kept`` is false where the verdict did not keep its policy and that of the settings stands in. ``differences``
     are rules that the stored evidence, asked again, does not rule as the verdict does. ``missing`` says why evidence could
-    not be read: then ``power`` and ``needs`` are absent.
+    not be read: then ``power`` and ``needs`` are absent. ``since`` is what people judged after the verdict, by the
+    policy of the settings.
     """
 
     run_id: str
@@ -95,6 +98,7 @@ class Explanation:
     differences: tuple[str, ...]
     missing: str
     by_hand: tuple[JournalRow, ...]
+    since: tuple[Objection, ...]
 
 
 def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> Explanation:
@@ -142,7 +146,18 @@ def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> E
         differences=_differences(run, policy) if kept is not None else (),
         missing=run.missing,
         by_hand=tuple(by_hand(store.fetch(JournalRow, order="ordinal"), request.adapter_id)),
+        since=_since(store, run, settings),
     )
+
+
+def _since(store: Store, run: Decided, settings: GateSettings) -> tuple[Objection, ...]:
+    request = run.request
+    champion = request.champion.adapter_id if request.champion else base_name(request)
+    figure = spot_figure(store, request.mailbox, request.adapter_id, champion, settings)
+    rules = run.verdict.rules if run.verdict is not None else ()
+    heard = any((rule.name, rule.figure, rule.n_chunks) == (RULE, figure.figure, figure.n) for rule in rules)
+    told = [one for one in objections([figure], settings) if one.name == RULE]
+    return tuple(told) if figure.n and not heard else ()
 
 
 def intervals_of(evidence: Evidence, policy: GateSettings) -> dict[str, Interval | None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.settings import Settings
     from pipeline.spotsheet import Check
+    from registry.journal import Status
     from registry.objections import Objection
     from registry.spotcheck import Preference, Said
     from streams.spotcheck.judging import Note, Pairing, Sitting
@@ -79,13 +80,13 @@ def spotcheck_command(
         _judge(home, settings, check, sitting, terminal=terminal, browse=browse, port=port)
     elif pairs:
         click.echo(f"All {len(pairs)} were judged before; a larger --n asks about more.", err=True)
-    preferred, objection = _outcome(home, settings, check)
+    preferred, objection, status = _outcome(home, settings, check)
     if as_json:
         print_json({**plain(preferred), "same": same, "gate": plain(objection)})
     else:
         from streams.spotcheck.wording import told
 
-        for line in told(preferred, objection):
+        for line in told(preferred, objection, status):
             click.echo(line)
 
 
@@ -126,7 +127,8 @@ def _keep(home: Home, settings: Settings, mailbox: str) -> Note:
     return keep
 
 
-def _outcome(home: Home, settings: Settings, check: Check) -> tuple[Preference, Objection]:
+def _outcome(home: Home, settings: Settings, check: Check) -> tuple[Preference, Objection, Status]:
+    from registry.decide import journal
     from registry.objections import objections
     from registry.spotcheck import RULE, preference, spot_figure, standing
     from streams.cli.opening import opened
@@ -135,7 +137,8 @@ def _outcome(home: Home, settings: Settings, check: Check) -> tuple[Preference, 
     with opened(home) as store:
         found = preference(standing(store, check.mailbox, own, other), check.mailbox, own, other)
         figure = spot_figure(store, check.mailbox, own, other, settings.gate)
-    return found, next(one for one in objections([figure], settings.gate) if one.name == RULE)
+        status = journal(store).adapter(own).status
+    return found, next(one for one in objections([figure], settings.gate) if one.name == RULE), status
 
 
 def _show_all(found: list[Preference], as_json: bool) -> None:

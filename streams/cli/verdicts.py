@@ -87,6 +87,8 @@ def _tell(told: Explanation) -> None:
         click.echo(f"- {reason}")
     for row in told.by_hand:
         click.echo(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
+    for judged in told.since:
+        click.echo(f"Since then: {judged.reason}")
     click.echo()
     losses = [one for one in told.rules if one.rule.name not in ASKS]
     others = [one for one in told.rules if one.rule.name in ASKS]

@@ -30,11 +30,12 @@ progress::-moz-progress-bar { background: var(--blue); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 18px;
   margin: 0 0 14px; }
 .words { white-space: pre-wrap; overflow-wrap: anywhere; margin: 8px 0 0; }
-.long { max-height: 15rem; overflow-y: auto; }
+.long { max-height: 19rem; overflow-y: auto; }
 #asked-card { border-left: 4px solid var(--soft); }
 #real-card { border-left: 4px solid var(--green); }
-.two { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
-.two section { border-top: 4px solid var(--blue); margin: 0; }
+#sitting { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
+#sitting section { margin: 0; min-width: 0; }
+.reply { border-top: 4px solid var(--blue); }
 nav { position: fixed; inset: auto 0 0 0; background: var(--card); border-top: 1px solid var(--line); padding: 10px 20px; }
 nav div { max-width: 1040px; margin: 0 auto; display: flex; flex-wrap: wrap; gap: 8px; }
 button { flex: 1 1 auto; font: inherit; color: inherit; background: var(--page); border: 1px solid var(--line);
@@ -46,9 +47,10 @@ kbd { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; colo
   border: 1px solid var(--line); border-radius: 4px; padding: 0 5px; margin-right: 6px; }
 #trouble { color: var(--red); max-width: 1040px; margin: 0 auto 6px; }
 #result p { margin: 6px 0; }
-@media (max-width: 640px) { main { padding: 14px 10px 190px; } .two { grid-template-columns: 1fr; }
+@media (max-width: 640px) { main { padding: 14px 10px 190px; } #sitting { grid-template-columns: 1fr; }
   section { padding: 12px; }
-  nav { padding: 8px 10px; } button { padding: 7px 8px; } .long { max-height: 11rem; } }
+  nav { padding: 8px 10px; } button { padding: 7px 8px; } .long { max-height: 11rem; }
+  button span { display: none; } }
 """
 
 SCRIPT = """
@@ -69,6 +71,7 @@ function show(state) {
   $("sitting").hidden = done;
   $("keys").hidden = done;
   $("result").hidden = !done;
+  text("title", done ? "Thank you" : "Which reply is better?");
   if (done) {
     $("told").replaceChildren(...state.result.map(line => {
       const part = document.createElement("p");
@@ -110,8 +113,8 @@ ask("state");
 """
 
 BUTTONS = (
-    ("1", "1", "Reply 1 is better", "main"),
-    ("2", "2", "Reply 2 is better", "main"),
+    ("1", "1", "Reply 1<span> is better</span>", "main"),
+    ("2", "2", "Reply 2<span> is better</span>", "main"),
     ("t", "tie", "Tie", ""),
     ("b", "bad", "Both bad", ""),
     ("s", "skip", "Skip", ""),
@@ -129,18 +132,19 @@ def page(mailbox: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Spot check of {escape(mailbox)}</title><style>{STYLE}</style></head><body><main>"
-        f'<header><h1>Which reply is better?</h1><p class="soft">Mailbox {escape(mailbox)}, mail that nobody trained on</p>'
+        '<header><h1 id="title">Which reply is better?</h1>'
+        f'<p class="soft">Mailbox {escape(mailbox)}, mail that nobody trained on</p>'
         '<p class="soft" id="count" role="status"></p></header><progress id="bar" max="1" value="0"></progress>'
         '<div id="sitting" hidden>'
         '<section id="asked-card"><h2 id="subject"></h2><p class="soft" id="asked_lead"></p>'
         '<p class="words long" id="asked" tabindex="0"></p></section>'
         '<section id="real-card"><h2>What was really answered</h2><p class="soft" id="real_lead"></p>'
         '<p class="words long" id="real" tabindex="0"></p></section>'
-        '<div class="two"><section><h2>Reply 1</h2><p class="words" id="first"></p></section>'
-        '<section><h2>Reply 2</h2><p class="words" id="second"></p></section></div></div>'
+        '<section class="reply"><h2>Reply 1</h2><p class="words" id="first"></p></section>'
+        '<section class="reply"><h2>Reply 2</h2><p class="words" id="second"></p></section></div>'
         '<section id="result" hidden><h2>Done</h2><div id="told"></div>'
         '<p class="soft">You may close this page.</p></section></main>'
-        f'<nav><p id="trouble" role="alert"></p><div id="keys">{buttons}</div></nav>'
+        f'<nav id="keys"><p id="trouble" role="alert"></p><div>{buttons}</div></nav>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
