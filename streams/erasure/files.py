@@ -49,7 +49,7 @@ def erase_chunks(home: Home, plan: Plan) -> None:
 
 def erase_from_runs(home: Home, plan: Plan) -> None:
     """Checkpoints and written replies of the runs that read it, all reports of the mailbox (made anew when asked for), and
-    whatever a reproduction was about to compare."""
+    whatever a reproduction was about to compare and a spot check to show."""
     for run_id in plan.runs:
         _remove(home.run(run_id) / name for name in LEARNED)
     for run_id in plan.written:
@@ -59,6 +59,7 @@ def erase_from_runs(home: Home, plan: Plan) -> None:
     if plan.withdrawn is not None:
         _remove(path for path in home.run(plan.withdrawn).glob("*") if path.name not in (*GIVEN, WITHDRAWN, RUNNING))
     _remove((home.root / "reproductions").glob("*"))
+    _remove([home.spot_checks(plan.mailbox)])
 
 
 def erase_adapters(home: Home, plan: Plan) -> None:
