@@ -77,7 +77,7 @@ def spotcheck_command(
     if same:
         click.echo(f"{same} of {len(sheet.lines)} are left out: both wrote the same.", err=True)
     if sitting.current is not None:
-        _judge(home, settings, check, sitting, terminal=terminal, browse=browse, port=port)
+        _judge(home, settings, check, sitting, terminal=terminal, err=as_json, browse=browse, port=port)
     elif pairs:
         click.echo(f"All {len(pairs)} were judged before; a larger --n asks about more.", err=True)
     preferred, objection, status = _outcome(home, settings, check)
@@ -91,14 +91,14 @@ def spotcheck_command(
 
 
 def _judge(
-    home: Home, settings: Settings, check: Check, sitting: Sitting, *, terminal: bool, browse: bool, port: int
+    home: Home, settings: Settings, check: Check, sitting: Sitting, *, terminal: bool, err: bool, browse: bool, port: int
 ) -> None:
     from streams.spotcheck.wording import told
 
     if terminal:
         from streams.spotcheck.terminal import judge
 
-        judge(sitting)
+        judge(sitting, err=err)
         return
     from streams.spotcheck.server import show
 

@@ -112,10 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _wanted(self) -> str | None:
         """What is asked for, below the token; None where that was refused."""
-        token, _, rest = self.path.removeprefix("/").partition("/")
+        token, slash, rest = self.path.removeprefix("/").partition("/")
         host = self.headers.get("Host", "").rpartition(":")[0]
         # Another name for this machine is a page elsewhere that had its name point here.
-        if hmac.compare_digest(token.encode(), self.server.token.encode()) and host in (HOST, "localhost"):
+        if hmac.compare_digest(token.encode(), self.server.token.encode()) and slash and host in (HOST, "localhost"):
             return rest.partition("?")[0]
         self._refuse(HTTPStatus.FORBIDDEN, "open the address that the command printed")
         return None

@@ -14,26 +14,26 @@ QUIT = ("q", "\x04")
 ASKS = "1 or 2 is better, t tie, b both bad, s skip, u back, q stop: "
 
 
-def judge(sitting: Sitting) -> None:
-    """Asks about one pair after the other, until all are judged or somebody stops."""
+def judge(sitting: Sitting, *, err: bool) -> None:
+    """Asks about one pair after the other, until all are judged or somebody stops; on standard error with ``err``."""
     while (pair := sitting.current) is not None:
-        _show(pair, sitting.number, sitting.total)
-        choice = _asked()
+        _show(pair, sitting.number, sitting.total, err=err)
+        choice = _asked(err=err)
         if choice is None:
             return
         sitting.take(sitting.number, choice)
 
 
-def _asked() -> Choice | None:
+def _asked(*, err: bool) -> Choice | None:
     """What is said; None to stop."""
     while True:
-        click.echo(ASKS, nl=False)
+        click.echo(ASKS, nl=False, err=err)
         said = _key()
         if said is None or said in QUIT:
-            click.echo()
+            click.echo(err=err)
             return None
         choice = KEYS.get(said)
-        click.echo(choice if choice is not None else f"{clean(said)!r} is none of these")
+        click.echo(choice if choice is not None else f"{clean(said)!r} is none of these", err=err)
         if choice is not None:
             return choice
 
@@ -46,13 +46,14 @@ def _key() -> str | None:
     return line.strip().lower() if line else None
 
 
-def _show(pair: Pairing, number: int, total: int) -> None:
+def _show(pair: Pairing, number: int, total: int, *, err: bool) -> None:
     from rich.columns import Columns
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
+    width = None if (sys.stderr if err else sys.stdout).isatty() else 100
+    console = Console(stderr=err, highlight=False, markup=False, width=width)
     line = pair.line
 
     def panel(title: str, lead: str, words: str, style: str, width: int | None = None) -> Panel:
