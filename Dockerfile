@@ -25,7 +25,7 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
     fi && /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,kafka,keyring]'
 
 FROM source AS built-cuda
-RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,kafka,keyring]'
+RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,benchmarks,kafka,keyring]'
 
 FROM python:3.11.13-slim-bookworm AS runtime
 RUN groupadd --gid 10001 mailtide \

@@ -18,9 +18,12 @@ from pipeline.errors import RunError
 from pipeline.halves import selects
 from pipeline.home import sha256_file, sha256_folder
 from pipeline.replyfiles import Given, read_reply_losses, write_reply_losses
-from pipeline.requests import RunRequest, RunResult
+from pipeline.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runfiles import read_losses
 from pipeline.settings import EvalSettings, ModelSettings
+from retrain.benchmarks.byhand import measure
+from retrain.benchmarks.items import ITEMS, read_items, write_items
+from retrain.benchmarks.tasks import read_tasks
 from retrain.generate import generate
 from retrain.metrics import read_metrics
 from retrain.offline import OFFLINE
@@ -183,8 +186,13 @@ def test_a_killed_process_changes_no_byte(uninterrupted: tuple[Mailroom, RunRequ
 
 
 def test_a_run_continues_its_parent_and_measures_only_what_is_unknown(tmp_path: Path) -> None:
-    room, request = first_run(tmp_path)
+    asks = EvalSettings(max_replies=3, generate=1, generate_tokens=4, benchmarks=("plain_text", "mail_facts"))
+    room = Mailroom(tmp_path, tiny_settings(evaluate=asks))
+    room.close()
+    request = room.ask()
     first = execute(room.home, request.run_id, quiet)
+    scored = read_items(room.home.run(request.run_id) / ITEMS)
+    write_items(room.home.run(request.run_id) / ITEMS, [replace(item, value=0.0) for item in scored])
     replies = room.home.run(request.run_id) / "replies.parquet"
     planted = [replace(loss, nll=1e6) for loss in read_reply_losses(replies)]
     write_reply_losses(replies, planted)
@@ -205,9 +213,54 @@ def test_a_run_continues_its_parent_and_measures_only_what_is_unknown(tmp_path: 
     again = [loss for loss in asked if (loss.adapter_id, loss.read_sha256) in known]
     assert again and all(loss.nll == 1e6 for loss in again), "what the run before measured is taken from it"
     assert all(loss.nll < 1e6 for loss in asked if loss.adapter_id == later.adapter_id)
-    measured = json.loads((room.home.run(later.run_id) / "eval_results.json").read_text())["checkpoints"]
+    results = json.loads((room.home.run(later.run_id) / "eval_results.json").read_text())
+    measured = results["checkpoints"]
+    schema = json.loads((REPOSITORY / "docs" / "eval_results.schema.json").read_text())
+    jsonschema.Draft202012Validator({**schema, "additionalProperties": True}).validate(results)
+    text, facts = results["benchmarks"]["tasks"]
+    assert (text["score_against"], facts["score_against"]) == (0.0, 0.0), "scores of the champion come from its own run"
+    assert text["score"] > 0 and text["n"] == 40 and facts["n"] == 58
+    (harm,) = [figure for figure in results["gate_evidence"] if figure["name"] == "benchmarks"]
+    assert harm["figure"] == results["benchmarks"]["points_lost"] and harm["low"] <= harm["figure"] <= harm["high"]
+    of_tasks = {e["adapter_id"]: e["n_items"] for e in measured if e["split"] == "benchmarks"}
+    assert of_tasks == {first.adapter_id: 98, later.adapter_id: 98}
     (parent,) = [e for e in measured if e["adapter_id"] == first.adapter_id and e["split"] == "val"]
     assert parent["n_chunks"] == 6  # of both windows, from stored and new losses together
+
+
+def test_benchmarks_need_no_network_and_leave_a_bare_base_bare(
+    uninterrupted: tuple[Mailroom, RunRequest, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, request, result = uninterrupted
+
+    def refuse(*address: object) -> None:
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    own = AdapterRef(
+        adapter_id=result.adapter_id,
+        run_id=request.run_id,
+        path=f"adapters/{result.adapter_id}",
+        sha256=result.adapter_sha256,
+    )
+    tasks = read_tasks(["plain_text", "instructions"], room.home)
+    asked: list[tuple[str, str]] = []
+
+    def of(*adapters: AdapterRef | None) -> list[list[float]]:
+        found = measure(
+            room.home, request.base, adapters, request.settings.model, tasks, 4096, lambda *one: asked.append(one)
+        )
+        return [[item.value for item in items] for items in found]
+
+    (alone,) = of(None)
+    adapted, bare = of(own, None)
+    assert (
+        len(alone) == 40 + 56
+        and bare == pytest.approx(alone, rel=1e-6)
+        and adapted[:40] != pytest.approx(bare[:40], rel=1e-3)
+    )
+    assert asked[0] == ("plain_text", f"base:{request.base.base_id}") and len(asked) == 6
 
 
 def test_with_enough_val_threads_one_half_chooses(tmp_path: Path) -> None:
