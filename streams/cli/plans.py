@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.output import print_table
+from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
     """What would be trained, how much, how long, at what price, and what the gate would ask."""
-    windows = ", ".join(map(str, plan.windows))
-    click.echo(f"Run {plan.run_id} of {plan.mailbox}: new windows {windows}")
+    plural = "s" if len(plan.windows) > 1 else ""
+    click.echo(f"Run {plan.run_id} of {plan.mailbox}: new window{plural} {ranges(plan.windows)}")
     print_table(
         ("", "chunks", "threads", "senders"),
         [
@@ -31,7 +32,8 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
     )
     tell_tiers(plan.tiers)
     lengths = ", ".join(f"{count:,} {bucket.value}" for bucket, count in plan.buckets if count)
-    click.echo(f"{plan.epochs} epochs of {plan.tokens_per_epoch[0]:,} tokens ({lengths}); {plan.steps:,} steps.")
+    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
+    click.echo(f"{epochs} of {plan.tokens_per_epoch[0]:,} tokens by the ruler, in chunks: {lengths}; {plan.steps:,} steps.")
     click.echo(f"Rehearsal is {100 * plan.rehearsal_share:.1f} % of the tokens.")
     if plan.seconds is None:
         click.echo("Time: not known before the first run on this machine.")
@@ -86,13 +88,14 @@ def tell_room(plan: Plan) -> None:
         return
     parts = room.parts
     held = {
+        "the program itself": parts.reserve,
         "weights": parts.weights,
         "adapter and optimizer": parts.adapter + parts.gradients + parts.optimizer,
         "activations": parts.activations,
         "logits": parts.logits,
         "measuring": parts.evaluation,
     }
-    told = ", ".join(f"{name} {gib(size)}" for name, size in held.items())
+    told = ", ".join(f"{name} {gib(size)}" for name, size in held.items() if gib(size) != "0.0")
     click.echo(f"Memory: about {gib(room.needed)} of {gib(room.memory)} GiB of {room.device} ({told}).")
     change = ", ".join(room.changes)
     if room.fit.value == "fits in smaller passes":
@@ -131,7 +134,7 @@ def run_table(reports: Sequence[RunReport]) -> tuple[tuple[str, ...], list[tuple
     """Columns and rows of a table of runs; losses are nats per token on val."""
     return RUN_COLUMNS, [
         (
-            span(report.windows),
+            ranges(report.windows),
             report.mails,
             report.new_chunks,
             report.rehearsal_chunks,
@@ -146,18 +149,11 @@ def run_table(reports: Sequence[RunReport]) -> tuple[tuple[str, ...], list[tuple
     ]
 
 
-def span(windows: Sequence[int]) -> str:
-    """``3``, ``3-5`` or ``1, 3``."""
-    if len(windows) > 1 and windows[-1] - windows[0] == len(windows) - 1:
-        return f"{windows[0]}-{windows[-1]}"
-    return ", ".join(map(str, windows))
-
-
 def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
     """One paragraph about a run: what it trained on, what that did to the losses, and the verdict."""
     plural = "s" if len(report.windows) > 1 else ""
     click.echo(
-        f"Window{plural} {span(report.windows)}: {report.mails:,} mails, {report.new_chunks:,} new train chunks, "
+        f"Window{plural} {ranges(report.windows)}: {report.mails:,} mails, {report.new_chunks:,} new train chunks, "
         f"{report.rehearsal_chunks:,} rehearsed; {report.steps:,} steps in {duration(report.seconds)}"
         + (f", {report.cost:.2f} {currency}" if report.cost else "")
     )
@@ -170,7 +166,10 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
     if left_out:
         tokens = sum(one.left_out_tokens for one in report.tiers)
         click.echo(f"  left out by replay.tier_caps and tier_weights: {left_out:,} new chunks of {tokens:,} tokens")
-    click.echo(f"  {report.outcome.upper()} {report.adapter_id}: {'; '.join(report.reasons)}")
+    first, *further = report.reasons or ("no reason was recorded",)
+    click.echo(f"  {report.outcome.upper()} {report.adapter_id}: {first}")
+    for reason in further:
+        click.echo(f"    {reason}")
     if full:
         tell_tiers(report.tiers)
         print_table(
@@ -178,17 +177,17 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
             [
                 (
                     rule.name,
-                    rule.figure,
+                    int(rule.figure) if rule.name == "new_threads" and rule.figure is not None else rule.figure,
                     rule.low,
                     rule.high,
-                    rule.threshold,
-                    rule.n_chunks,
-                    rule.n_threads,
+                    None if rule.threshold is None else f"{rule.threshold:g}",
+                    rule.n_chunks or None,
+                    rule.n_threads or None,
                     rule.ruling.value,
                 )
                 for rule in report.rules
                 if rule.ruling.value != "absent"
             ],
         )
-        for name, value in report.seconds_by_step.items():
-            click.echo(f"  {name}: {value:.1f} s")
+        took = ", ".join(f"{name} {value:.1f} s" for name, value in report.seconds_by_step.items())
+        click.echo(f"It took: {took}")
