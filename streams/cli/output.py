@@ -18,8 +18,8 @@ import click
 if TYPE_CHECKING:
     from streams.cli.layout import Fit
 
-FIGURE = re.compile(r"[+-]\d[\d,.]*|[+-]?\d[\d,.]* ?%")
-"""A number as a text, with its sign or in per cent."""
+FIGURE = re.compile(r"[+-]?\d[\d,]*(\.\d+)?( ?%)?")
+"""A number as a text, whatever was done to it: a sign, separators, per cent."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -100,7 +100,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 
 def _of_figures(values: Sequence[Any]) -> bool:
-    """Whether a column holds numbers, or texts that are numbers with a sign or in per cent."""
+    """Whether a column holds numbers, as values or as texts."""
     if any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return True
     said = [value for value in values if value not in (None, "")]
