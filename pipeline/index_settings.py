@@ -33,4 +33,7 @@ class IndexSettings(Group):
     model: str = Field(
         default="minilm", description="embedding model: minilm (inside a package), or a sentence-transformers folder"
     )
+    embed_when_idle: bool = Field(
+        default=True, description="let the daemon embed new mail in its idle time, where the engine searches by vectors"
+    )
     weaviate: WeaviateSettings = Field(default=WeaviateSettings(), description="the server of the engine weaviate")

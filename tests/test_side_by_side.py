@@ -15,6 +15,7 @@ from pipeline.domain import Split
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.store.rows import ExclusionRow, LossRow, MetricRow, RequestRow, RunEventRow
 from registry.side_by_side import BITS_PER_BYTE, NATS_PER_TOKEN, compare_runs
+from retrain.benchmarks.items import ITEMS, Item, write_items
 from streams.cli.commands import carry_out
 from tests.support.finished import SELECTED, Finished
 from tests.support.lineage import MAILBOX
@@ -145,3 +146,20 @@ def mailtide(runs: Finished, *arguments: str) -> tuple[int, str]:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = carry_out(["--home", str(runs.home.root), *arguments])
     return code, said.getvalue()
+
+
+def test_benchmarks_that_both_runs_answered_are_paired_by_item(runs: Finished) -> None:
+    made = [runs.step(new=-0.3)[0], runs.step(new=-0.2)[0]]
+    for request, right in zip(made, (20, 17), strict=True):
+        items = [
+            Item(request.adapter_id, SELECTED, "sums", "acc", "d", "1", place, str(place), float(place < right), 1.0)
+            for place in range(20)
+        ]
+        write_items(runs.home.run(request.run_id) / ITEMS, items)
+    runs.store.close()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert carry_out(["--home", str(runs.home.root), "runs", "compare", made[0].run_id, made[1].run_id, "--json"]) == 0
+    told = json.loads(out.getvalue())["benchmarks"]
+    assert told["points"] == pytest.approx(15.0) and told["n"] == 20
+    assert [(task["task"], task["theirs"], task["ours"]) for task in told["tasks"]] == [("sums", 1.0, 0.85)]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.intervals import Interval
     from registry.side_by_side import SideBySide
+    from retrain.benchmarks.points import Loss
 
 
 @click.command("compare", short_help="Two runs side by side, their losses paired by chunk.")
@@ -27,13 +28,31 @@ def compare_command(home: Home, first: str, second: str, as_json: bool) -> None:
 
     with opened(home) as store:
         found = compare_runs(store, first, second)
+    lost = _benchmarks(home, found)
     if as_json:
-        print_json(_document(found))
+        print_json({**_document(found), "benchmarks": lost})
     else:
-        _tell(found)
+        _tell(found, lost)
 
 
-def _tell(found: SideBySide) -> None:
+def _benchmarks(home: Home, found: SideBySide) -> Loss | None:
+    """Points that the second run loses against the first on items that both have answered, tasks counted alike; None where
+    they measured none in common."""
+    from retrain.benchmarks.items import ITEMS, read_items
+    from retrain.benchmarks.points import loss
+
+    first, second = (
+        [
+            item
+            for item in read_items(home.run(side.run_id) / ITEMS)
+            if (item.adapter_id, item.checkpoint) == (side.adapter_id, side.checkpoint)
+        ]
+        for side in (found.first, found.second)
+    )
+    return loss(second, first, {})
+
+
+def _tell(found: SideBySide, lost: Loss | None) -> None:
     one, two = found.first, found.second
     print_table(
         ("", "run", "adapter", "checkpoint", "verdict", "new windows"),
@@ -62,11 +81,26 @@ def _tell(found: SideBySide) -> None:
     )
     if found.unpaired:
         click.echo(f"{found.unpaired:,} chunks were measured by only one of them and are left out.")
+    if lost is not None:
+        print_table(
+            ("task", "items", "first", "second", "points lost by second", "95 %"),
+            [
+                (task.task, task.n, f"{task.theirs:.3f}", f"{task.ours:.3f}", *_points(task.points, task.bounds))
+                for task in lost.tasks
+            ]
+            + [("mean", lost.n, "", "", *_points(lost.points, (lost.low, lost.high)))],
+            title="Benchmarks, on the same items",
+        )
     print_table(
         ("split", "figure", one.run_id, two.run_id),
         [(row.split, row.metric, _figure(row.first), _figure(row.second)) for row in found.reported],
         title="As each run reported it, on its own sample: to read, not to subtract",
     )
+
+
+def _points(points: float, bounds: tuple[float | None, float | None]) -> tuple[str, str]:
+    low, high = bounds
+    return f"{points:+.2f}", "unknown" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
 
 
 def _shown(difference: Interval) -> str:

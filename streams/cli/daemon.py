@@ -53,9 +53,11 @@ def run_command(home: Home, until_idle: bool, roles: tuple[str, ...]) -> int:
 
 def tell_daemon(state: DaemonState) -> None:
     """A daemon's state for people."""
-    from streams.daemon.wording import training_line
+    from streams.daemon.wording import embedding_line, training_line
 
     click.echo(f"Daemon {state.pid}, since {state.started_at:%Y-%m-%d %H:%M} UTC: {training_line(state)}")
+    if line := embedding_line(state):
+        click.echo(line)
     rows = [(one.mailbox, one.source, one.doing, one.read, one.new, one.trouble) for one in state.feeds]
     if rows:
         print_table(("mailbox", "feed", "", "mails", "new", "trouble"), rows)

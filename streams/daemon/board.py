@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -53,6 +54,18 @@ class TrainingState:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingState:
+    """The embedding of new mail. ``doing`` is off (by setting), idle, embedding, waiting (for training, mail or others) or
+    stuck (as ``trouble`` says); ``behind`` are the mails without a vector when last looked, ``embedded`` those since the
+    start."""
+
+    doing: str = "off"
+    behind: int = 0
+    embedded: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonState:
     """All of it. ``closed`` counts windows closed and ``runs`` verdicts since the start."""
 
@@ -63,6 +76,7 @@ class DaemonState:
     training: TrainingState
     closed: int
     runs: int
+    embedding: EmbeddingState = EmbeddingState()
 
 
 class Board:
@@ -70,11 +84,16 @@ class Board:
 
     def __init__(self, pid: int, started_at: datetime, roles: tuple[str, ...]) -> None:
         self._lock = threading.Lock()
+        self._hearers: list[Callable[[], None]] = []
         self._state = DaemonState(pid, started_at, roles, (), TrainingState(), 0, 0)
 
     @property
     def state(self) -> DaemonState:
         return self._state
+
+    def tell(self, hearer: Callable[[], None]) -> None:
+        """Calls ``hearer`` whenever new mail was taken, and when training begins or ends, in the thread that says so."""
+        self._hearers.append(hearer)
 
     def add_feed(self, feed: FeedState) -> None:
         with self._lock:
@@ -88,6 +107,8 @@ class Board:
         now = next(one for one in self._state.feeds if one.feed == feed)
         self._feed(feed, read=now.read + taken.read, new=now.new + taken.new, last_mail=at if taken.new else now.last_mail)
         self.closed(len(taken.closed))
+        if taken.new:
+            self._call_hearers()
 
     def closed(self, count: int) -> None:
         with self._lock:
@@ -95,11 +116,21 @@ class Board:
 
     def training_is(self, training: TrainingState) -> None:
         with self._lock:
-            self._state = replace(self._state, training=training)
+            before, self._state = self._state.training.doing, replace(self._state, training=training)
+        if training.doing != before:
+            self._call_hearers()
+
+    def embedding_is(self, embedding: EmbeddingState) -> None:
+        with self._lock:
+            self._state = replace(self._state, embedding=embedding)
 
     def decided(self) -> None:
         with self._lock:
             self._state = replace(self._state, runs=self._state.runs + 1)
+
+    def _call_hearers(self) -> None:
+        for hearer in self._hearers:
+            hearer()
 
     def _feed(self, feed: str, **changes: object) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from pipeline.settings import Settings
 from streams.bus.embedded import EmbeddedBus
 from streams.daemon.board import Board
 from streams.daemon.deploying import Deploying
+from streams.daemon.embedding import embedding_parts
 from streams.daemon.following import Following
 from streams.daemon.holding import hold
 from streams.daemon.notifying import notice_parts
@@ -49,6 +50,7 @@ def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Boar
         ),
         Deploying(home, settings, EmbeddedBus(held.writing), held.writing, stop, news=held.listener()).part(),
         *notice_parts(home, settings, held, stop),
+        *embedding_parts(home, settings, held, board, stop),
         *(
             Part(one.feed.name, one.run, idle=lambda one=one: one.idle, trouble=lambda one=one: one.away)  # type: ignore[misc]
             for one in followings

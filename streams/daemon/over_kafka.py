@@ -19,6 +19,7 @@ from streams.daemon.board import Board, FeedState, TrainingState
 from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import Delivering, patient
 from streams.daemon.deploying import Deploying
+from streams.daemon.embedding import embedding_parts
 from streams.daemon.holding import hold
 from streams.daemon.judging import Judging
 from streams.daemon.notifying import notice_parts
@@ -132,6 +133,7 @@ class KafkaRoles:
             ),
             Part("owner", judging.run, judging.stop, idle=judging.is_idle),
             *notice_parts(self._home, self._settings, held, self._stop),
+            *embedding_parts(self._home, self._settings, held, self._board, self._stop),
         ]
 
     def train(self) -> list[Part]:

@@ -19,6 +19,16 @@ def training_line(state: DaemonState) -> str:
     return f"{state.closed:,} windows closed, {state.runs:,} runs decided; {doing}"
 
 
+def embedding_line(state: DaemonState) -> str:
+    """One line on the embedding of new mail; empty where there is nothing to say."""
+    embedding = state.embedding
+    if embedding.doing in ("off", "idle"):
+        return ""
+    if embedding.trouble:
+        return f"New mail is not embedded: {embedding.trouble}"
+    return f"Embedding new mail: {embedding.doing}, {embedding.behind:,} mails behind"
+
+
 def closed_line(mailbox: str, windows: Sequence[int]) -> str:
     """What is said of windows that closed at once, which follow each other."""
     if len(windows) == 1:
