@@ -81,6 +81,8 @@ class Embedding:
         self._model = ""
         self._seen, self._quiet_at = 0, 0.0
         self._waiting_since: float | None = None
+        self._displaced = False
+        """Whether a run has ended the process."""
 
     def part(self) -> Part:
         """It is never waited for: what is not embedded today is tomorrow."""
@@ -112,6 +114,7 @@ class Embedding:
 
     def _heard(self) -> None:
         if self._trains():
+            self._displaced = True
             self._kill()
         self._news.set()
 
@@ -142,6 +145,7 @@ class Embedding:
             if total < self._patience.mails and left > 0:
                 self._tell("waiting", behind=total)
                 return left
+            self._tell("embedding", behind=total)
             self._start()
         self._tell("embedding", behind=total)
         mailbox = max(behind, key=lambda name: behind[name])
@@ -202,7 +206,7 @@ class Embedding:
         if not line:
             code = process.wait()
             self._end()
-            if self._trains():
+            if self._displaced:
                 return {"busy": True}
             raise Stuck(f"the embedding process ended (code {code})", hint="it is tried again when the daemon starts")
         answer: dict[str, Any] = json.loads(line)
@@ -214,6 +218,7 @@ class Embedding:
         with self._lock:
             if self._stop.is_set():
                 raise Stuck("the daemon ends")
+            self._displaced = False
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module, *options],
                 stdin=subprocess.PIPE,
@@ -225,7 +230,7 @@ class Embedding:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line and self._trains():
+        if not line and self._displaced:
             return
         hello = json.loads(line) if line else {"error": "the embedding process did not start"}
         if "error" in hello:
