@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.home import Home
+
 if TYPE_CHECKING:
     from tests.support.kafka import Broker
 
@@ -28,6 +30,12 @@ def real_mail() -> Path:
     if folder is None:
         pytest.skip("no folder of real mail: set MAILTIDE_DATA to one")
     return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home that is not made yet."""
+    return Home(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")

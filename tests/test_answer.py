@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,28 +11,20 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Address
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
-from pipeline.store import Store, Versions
+from pipeline.store import Store
 from registry.answer import answer, chat_messages
 from registry.indexes import open_words
 from registry.passages import MOST_CHARACTERS, SENTENCES, passages
-from tests.support.stored import store_mail
+from tests.support.stored import empty_mailbox, store_mail
 
 FILLER = "We met on Monday. Nobody had read the notes. The weather was the topic of the day, again. Lunch was late."
 FACT = "The gateway transmits its beacon on a frequency of 868.3 megahertz."
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def store(home: Home) -> Iterator[Store]:
-    made = Store.create(home, Settings(), PeopleKey(b"k" * 32), Versions(parse=1, scrub=1, chunk=1))
-    yield made
-    made.close()
+    with empty_mailbox(home) as made:
+        yield made
 
 
 def test_the_sentence_is_found_quoted_and_cited(store: Store, home: Home) -> None:

@@ -350,11 +350,6 @@ def test_kill_9_inside_a_handler_costs_neither_event_nor_attempt(kind: str, wher
 # The embedded bus alone
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
 def test_the_store_is_free_while_a_handler_runs(home: Home) -> None:
     bus = EmbeddedBus(lambda: open_store(home))
     seen: list[str] = []

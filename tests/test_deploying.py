@@ -50,11 +50,6 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def vllm() -> Iterator[FakeVllm]:
     with fake_vllm() as server:
         yield server

@@ -27,23 +27,16 @@ from streams.cli.commands import carry_out
 from streams.indexing import rebuild
 from streams.stores import opener
 from tests.support.embedding import TrigramEmbedder
-from tests.support.stored import store_mail
+from tests.support.stored import empty_mailbox, store_mail
 
 FACT = "The gateway transmits its beacon on a frequency of 868.3 megahertz."
 FILLER = "We met on Monday and nobody had read the notes."
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def store(home: Home) -> Iterator[Store]:
-    made = Store.create(home, Settings(), PeopleKey(b"k" * 32), VERSIONS)
-    made.append([MailboxRow("main", "arrival", datetime(2026, 1, 1))])
-    yield made
-    made.close()
+    with empty_mailbox(home) as made:
+        yield made
 
 
 def test_vectors_find_what_shares_no_word_and_quote_the_passage_that_fits(store: Store, home: Home) -> None:

@@ -27,11 +27,6 @@ def note(index: int) -> Note:
     return Note("mail", f"{index}+1", hashlib.sha256(str(index).encode()).hexdigest(), AT)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
 def test_numbers_are_contiguous_from_one_and_read_back_as_noted(home: Home) -> None:
     notes = [note(index) for index in range(5)]
     with Numbering(home, "main.x") as numbering:

@@ -17,11 +17,6 @@ from registry.deploy.symlink import note_path, take
 WEIGHTS = "adapter_model.safetensors"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
 def promotion(home: Home, adapter_id: str, ordinal: int, mailbox: str = "main") -> AdapterPromoted:
     folder = private_dir(home.adapter(adapter_id))
     if not (folder / WEIGHTS).exists():

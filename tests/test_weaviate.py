@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,8 @@ import pytest
 from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.index_settings import IndexSettings, WeaviateSettings
-from pipeline.people import PeopleKey
 from pipeline.settings import Settings
 from pipeline.store import Store
-from pipeline.store.rows import MailboxRow
-from pipeline.versions import VERSIONS
 from registry.answer import answer
 from registry.finding import find
 from registry.indexes import stored_vectors
@@ -35,7 +31,7 @@ from retrain.weaviate import NOTHING, Address, Held, Object, WeaviateIndex, conn
 from streams.indexing import rebuild, server_standing
 from tests.support.embedding import TrigramEmbedder
 from tests.support.ports import free_ports
-from tests.support.stored import store_mail
+from tests.support.stored import empty_mailbox, store_mail
 from tests.support.weaviate import Weaviate, running
 
 pytestmark = pytest.mark.timeout(1_800)  # the first run on a machine builds the server
@@ -57,16 +53,9 @@ def address(server: Weaviate, request: pytest.FixtureRequest) -> Address:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def store(home: Home) -> Iterator[Store]:
-    made = Store.create(home, Settings(), PeopleKey(b"k" * 32), VERSIONS)
-    made.append([MailboxRow("main", "arrival", datetime(2026, 1, 1))])
-    yield made
-    made.close()
+    with empty_mailbox(home) as made:
+        yield made
 
 
 def test_words_or_vectors_alone_are_enough_and_only_earlier_mail_is_found(address: Address) -> None:

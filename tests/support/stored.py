@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from pipeline.domain import Address
+from pipeline.home import Home
+from pipeline.people import PeopleKey
+from pipeline.settings import Settings
 from pipeline.store import Store
-from pipeline.store.rows import MessageRow, PersonRow, Row, TextRow
+from pipeline.store.rows import MailboxRow, MessageRow, PersonRow, Row, TextRow
+from pipeline.versions import VERSIONS
+
+
+@contextmanager
+def empty_mailbox(home: Home) -> Iterator[Store]:
+    """The store of a new home with the mailbox ``main``, which holds no mail."""
+    with Store.create(home, Settings(), PeopleKey(b"k" * 32), VERSIONS) as store:
+        store.append([MailboxRow("main", "arrival", datetime(2026, 1, 1))])
+        yield store
 
 
 def store_mail(
