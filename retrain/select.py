@@ -1,4 +1,4 @@
-"""Which checkpoint becomes the adapter, and when training on is pointless: pure functions of losses on val.
+"""Which checkpoint has the lowest loss, and when training on is pointless: pure functions of losses on val.
 
 Only the selecting half of val's threads is asked (:mod:`pipeline.halves`), so that the other half can judge a choice it
 had no part in. Without such a half nothing is chosen: the last checkpoint is taken.
@@ -6,7 +6,7 @@ had no part in. Without such a half nothing is chosen: the last checkpoint is ta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.runfiles import Loss
@@ -44,10 +44,3 @@ def should_stop(history: Sequence[Scored], patience: int, min_delta: float) -> b
         else:
             since += 1
     return 0 < patience <= since
-
-
-def selecting_chunks(threads: Mapping[str, str], selecting: Collection[str] | None) -> frozenset[str] | None:
-    """The chunks (``threads`` maps each to its thread) that may choose; None when none may."""
-    if selecting is None:
-        return None
-    return frozenset(chunk for chunk, thread in threads.items() if thread in selecting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import SourceAway
@@ -39,11 +40,7 @@ class MboxTail:
         """Touches no disk. ``poll`` bounds each wait, in seconds; the rest is as ``MboxFeed`` takes it."""
         self.path = path.expanduser().resolve()
         self.name = feed or feed_name(mailbox, self.path)
-        self._home = home
-        self._mailbox = mailbox
-        self._now = now
-        self._max_mail = max_mail
-        self._settle = settle
+        self._open = partial(MboxFeed, home, mailbox, self.path, self.name, now=now, max_mail=max_mail, settle=settle)
         # The folder, as the file may come later, or be replaced by another of its name.
         self._watch = Watch([self.path.parent], poll, lambda _, changed: changed == self.path)
         self._read: tuple[int, ...] | None = None
@@ -59,10 +56,7 @@ class MboxTail:
         if signature == self._read and after >= self._last:
             return
         self._read, self._last = None, after
-        mbox = MboxFeed(
-            self._home, self._mailbox, self.path, self.name, now=self._now, max_mail=self._max_mail, settle=self._settle
-        )
-        for item in mbox.items(after):
+        for item in self._open().items(after):
             self._last = item.number
             yield item
         self._read = signature

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from pipeline.domain import Arrival, DeadLetter, Parsed
-from streams.bus.envelope import Record, RecordRefused
+from streams.bus.envelope import Record
 from streams.mailpath.claim_checks import ClaimChecks, ClaimMissing
 from streams.mailpath.messages import HANDED, answer_record, handed_of, unreadable
 from streams.mailpath.notices import announcement_of, announcement_record
@@ -50,8 +50,3 @@ class Answering:
             answer.set_result(self._claims.checked_in(answer_record(parsed.result())))
         except Exception as error:
             answer.set_exception(error)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the record is to blame, and not this machine."""
-    return isinstance(error, RecordRefused)

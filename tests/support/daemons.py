@@ -42,6 +42,8 @@ def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     is not gone at the end."""
     holds = "--role" not in arguments or "assign" in arguments
     log = home.root.with_name("daemon.log")
+    if holds:  # what a killed one left would be taken for this one's, before it holds the store
+        home.owner_socket.unlink(missing_ok=True)
     with log.open("a") as out:
         process = subprocess.Popen(
             mailtide(home.root, "run", *arguments),
