@@ -383,7 +383,8 @@ def test_every_command_and_option_explains_itself(tmp_path: Path) -> None:
 def test_status_tells_what_waits_for_training(kept: Home) -> None:
     (standing,) = json.loads(run(kept.root, "status", "--json").stdout)["mailboxes"]
     assert standing["waiting"] == standing["windows_closed"] > 1
-    assert f"{standing['waiting']} waiting: mailtide plan" in run(kept.root, "status").stdout
+    waiting = "1 window waits" if standing["waiting"] == 1 else f"{standing['waiting']} windows wait"
+    assert f"{waiting}: mailtide plan" in run(kept.root, "status").stdout
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.cli.layout import EDGES, Column, blocks, broken, fitted
-from streams.cli.output import print_table
+from streams.cli.output import Progress, print_table
 
 COLUMNS = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 40)).map(lambda pair: Column(sum(pair), pair[0])), min_size=1
@@ -81,3 +81,14 @@ def test_off_a_terminal_nothing_is_broken_and_signed_figures_stand_right(capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[3] == f" {'x' * 500}   +1,200       3%"
     assert lines[4] == f" y{' ' * 499}       -3   12.5 %"
+
+
+def test_progress_off_a_terminal_says_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter(range(0, 100, 6))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    progress = Progress("retrain main")
+    for done, total, text in ((0, 0, ""), (0, 0, ""), (1, 4, "train"), (1, 4, "train"), (2, 4, "train")):
+        progress.update(done, total, text)
+    assert capsys.readouterr().err.splitlines() == ["retrain main", "retrain main  25 % train", "retrain main  50 % train"]

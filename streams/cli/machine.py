@@ -52,7 +52,8 @@ def status_command(home: Home, as_json: bool) -> None:
         opening = f"; window {one.open_window} is open with {one.open_messages:,} mails" if one.open_messages else ""
         click.echo(f"  windows   {one.windows_closed:,} closed{opening}")
         if one.waiting:
-            click.echo(f"  training  {one.waiting:,} waiting: mailtide plan{named}")
+            waiting = "1 window waits" if one.waiting == 1 else f"{one.waiting:,} windows wait"
+            click.echo(f"  training  {waiting}: mailtide plan{named}")
         if one.champion is None:
             click.echo("  champion  none yet, the bare base answers")
         else:
@@ -63,9 +64,8 @@ def status_command(home: Home, as_json: bool) -> None:
             elif target.adapter_id != one.champion:
                 click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'} so far: mailtide deploy")
         if one.pending_run is not None:
-            click.echo(
-                f"  run       {one.pending_run} has no verdict yet: mailtide retrain{named} --confirm goes on with it"
-            )
+            goes_on = "the daemon" if daemon is not None else f"mailtide retrain{named} --confirm"
+            click.echo(f"  run       {one.pending_run} has no verdict yet: {goes_on} goes on with it")
         if one.quarantined or one.dead_letters:
             letters = f"{one.dead_letters:,} dead letter{'' if one.dead_letters == 1 else 's'}"
             click.echo(f"  set aside {one.quarantined:,} quarantined, {letters}")

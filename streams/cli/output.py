@@ -161,6 +161,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._printed_at = 0.0
+        self._printed = ""
 
     def update(self, done: float, total: float, text: str = "") -> None:
         """``done`` of ``total`` in any one unit; ``text`` says what just happened."""
@@ -199,9 +200,11 @@ class Progress:
         pause = min(max(self.LINE_EVERY_S, (now - self._began_at) / 20), self.LINE_EVERY_S_AT_MOST)
         if self._printed_at and now - self._printed_at < pause:
             return
-        self._printed_at = now
         share = f"{100 * done / total:3.0f} %" if total else ""
-        click.echo(f"{self.label} {share} {text}".rstrip(), err=True)
+        line = f"{self.label} {share} {text}".rstrip()
+        if line != self._printed:
+            self._printed_at, self._printed = now, line
+            click.echo(line, err=True)
 
     def close(self) -> None:
         if self._bar is not None:
