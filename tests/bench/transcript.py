@@ -13,7 +13,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -45,15 +45,19 @@ def main(arguments: list[str]) -> int:
     text = transcript()
     if options.write is None:
         print(text)
-        return 0
-    page = options.write.read_text(encoding="utf-8")
-    before, mark, rest = page.partition(BEGIN)
+    else:
+        put_between_marks(options.write, text)
+    return 0
+
+
+def put_between_marks(page: Path, text: str) -> None:
+    """Replaces what a page shows between its marks. Raises ``ValueError`` where it has none."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (mark and end):
-        parser.error(f"{options.write} has no {BEGIN.strip()} and {END}")
-    write_atomic(options.write, f"{before}{BEGIN}{text}{END}{after}".encode())
-    options.write.chmod(0o644)
-    return 0
+        raise ValueError(f"{page} has no {BEGIN.strip()} and {END}")
+    write_atomic(page, f"{before}{BEGIN}{text}{END}{after}".encode())
+    page.chmod(0o644)
 
 
 def transcript() -> str:
@@ -70,7 +74,7 @@ def transcript() -> str:
             room.until(room.settled, PATIENCE_SECONDS)
             champion = room.rows("SELECT adapter_id FROM adapters WHERE status = 'champion'")
             room.until(lambda: not champion or room.deployed() == champion[0]["adapter_id"])
-            answers = [_asked(room.home, command) for command in COMMANDS]
+            answers = [asked(room.home, "~/live", command) for command in COMMANDS]
             room.stop()
             happened = [_line(said, room) for said in thinned(room.said)]
             link = room.home.champion_link(MAILBOX)
@@ -103,11 +107,12 @@ def _line(said: Said, room: Live) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False)
 
 
-def _asked(home: Home, command: Iterable[str]) -> str:
+def asked(home: Home, shown: str, command: Sequence[str]) -> str:
+    """A command as it is typed and what it says, with the home under the name ``shown``."""
     done = run(home.root, *command)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    told = done.stdout.replace(str(home.root), "~/live")
+    told = done.stdout.replace(str(home.root), shown)
     lines = "\n".join(line.rstrip() for line in told.splitlines()).strip("\n")
     return f"$ mailtide {shlex.join(command)}\n" + re.sub(r"\n{3,}", "\n\n", lines) + "\n"
 
