@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from pipeline.intervals import Interval, detectable, ratio_interval, t_quantile
 from pipeline.settings import GateSettings
@@ -104,6 +105,14 @@ class RuleOutcome:
     sentence: str
 
 
+EARLIER = {"confidence_better": 0.5}
+"""What a policy meant that was kept before a setting was there, where that is not the setting's default."""
+
+
+def _as_kept(policy: Any) -> Any:
+    return {**EARLIER, **policy} if isinstance(policy, dict) else policy
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome, every rule that was asked, the reasons that decided, and what was within reach of the evidence.
@@ -117,7 +126,7 @@ class Verdict:
     rules: tuple[RuleOutcome, ...]
     reasons: tuple[str, ...]
     detectable: float | None
-    policy: GateSettings | None = None
+    policy: Annotated[GateSettings | None, BeforeValidator(_as_kept)] = None
 
     def to_json(self) -> str:
         return _VERDICT.dump_json(self).decode()

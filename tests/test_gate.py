@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_each_rule_decides_alone(
     assert verdict.outcome is outcome
     assert [rule.name for rule in asked(verdict) if rule.ruling is not Ruling.PASS] == [deciding]
     assert len(verdict.reasons) == 1
+
+
+def test_a_verdict_from_before_a_setting_is_read_as_it_was_meant() -> None:
+    verdict = decide(evidence(around(-0.1)), POLICY)
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    kept = json.loads(verdict.to_json())
+    del kept["policy"]["confidence_better"]
+    policy = Verdict.from_json(json.dumps(kept)).policy
+    assert policy is not None and policy.confidence_better == 0.5
 
 
 def test_better_on_new_must_be_as_sure_as_the_policy_asks() -> None:
