@@ -18,12 +18,13 @@ ADAMW, ADAMW_8BIT = 8.0, 2.0 + 8 / 256
 """Bytes of optimizer state per trained parameter: two float32 moments, or two of 8 bits with a float32 scale per 256
 (Dettmers et al., 2110.02861)."""
 
-CUDA_RESERVE, CPU_RESERVE = 1 << 30, 700 << 20
-"""What a process takes besides: CUDA's context and the workspaces of its libraries; on a CPU torch and transformers
-themselves, 600 to 700 MB resident."""
+CUDA_RESERVE, CPU_RESERVE = 1 << 30, 950 << 20
+"""What a process takes besides: CUDA's context and the workspaces of its libraries; on a CPU torch, transformers and PEFT
+themselves, 946 MB resident when all is imported."""
 
-SLACK = 1.1
-"""Allocators keep more than is asked of them."""
+CUDA_SLACK, CPU_SLACK = 1.1, 1.5
+"""Allocators keep more than is asked of them. On a CPU the C library's heap is left in pieces: high-water marks of passes
+of 512 and 2,048 tokens, in either type and with recomputation, were 1.4 to 1.7 times what was asked for (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Training:
 class Footprint:
     """Bytes by what they hold. ``activations`` and ``logits`` belong to the training pass, ``evaluation`` to the measuring
     one; the two never meet, so the larger counts. ``elsewhere`` are those of the weights that other processes hold while
-    this one trains; one that loads the base, or measures when training is over, has all of them."""
+    this one trains; one that loads the base, or measures when training is over, has all of them. ``slack`` is what the
+    allocator keeps of all but the reserve, as a factor."""
 
     weights: int
     adapter: int
@@ -75,6 +77,7 @@ class Footprint:
     logits: int
     evaluation: int
     reserve: int
+    slack: float
     elsewhere: int = 0
 
     @property
@@ -82,7 +85,7 @@ class Footprint:
         steady = self.weights + self.adapter + self.gradients + self.optimizer - self.elsewhere
         trains = steady + max(self.activations + self.logits, self.evaluation)
         measures = self.weights + self.adapter + self.evaluation
-        return self.reserve + round(SLACK * (max(trains, measures) if self.elsewhere else trains))
+        return self.reserve + round(self.slack * (max(trains, measures) if self.elsewhere else trains))
 
 
 def footprint(shape: Shape, training: Training, load: Load, device: Device) -> Footprint:
@@ -121,6 +124,7 @@ def footprint(shape: Shape, training: Training, load: Load, device: Device) -> F
         evaluation=load.eval_tokens * (read + shape.vocabulary * (8 if product == 4 else 10))
         + device.lanes * (largest + cast),
         reserve=CUDA_RESERVE if device.gpu else CPU_RESERVE,
+        slack=CUDA_SLACK if device.gpu else CPU_SLACK,
         elsewhere=parted * (training.shards - 1) // training.shards,
     )
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from pipeline.footprint import CPU_RESERVE, SLACK, Device, Load, Training, footprint, layer_activations
+from pipeline.footprint import CPU_RESERVE, CPU_SLACK, Device, Load, Training, footprint, layer_activations
 from pipeline.settings import BuiltinModel, ModelSettings, TrainSettings
 from pipeline.shapes import Shape, builtin_shape, shape_of
 from retrain.base import new_network
@@ -106,7 +106,7 @@ def test_weights_and_adapter_are_counted_to_the_byte(base: Path) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (found.weights, found.adapter, found.optimizer) == (4 * frozen, 4 * trained, 8 * trained)
     assert found.total == CPU_RESERVE + round(
-        SLACK * (4 * frozen + 20 * trained + max(found.activations + found.logits, found.evaluation))
+        CPU_SLACK * (4 * frozen + 20 * trained + max(found.activations + found.logits, found.evaluation))
     )
 
 
