@@ -95,6 +95,8 @@ def tell_room(plan: Plan) -> None:
         "logits": parts.logits,
         "measuring": parts.evaluation,
     }
+    if parts.elsewhere:
+        held["of the weights with other processes while training"] = parts.elsewhere
     told = ", ".join(f"{name} {gib(size)}" for name, size in held.items() if gib(size) != "0.0")
     click.echo(f"Memory: about {gib(room.needed)} of {gib(room.memory)} GiB of {room.device} ({told}).")
     change = ", ".join(room.changes)
