@@ -184,7 +184,7 @@ def _require_nothing_erased(home: Home, request: RunRequest) -> None:
         read = [
             one for window, ids in plan.chunks.items() if window in windows for one in ids if one not in left_out.chunks
         ]
-        gone = [f"the text of {len(read)} chunks that it read"] if read else []
+        gone = [f"text that it read ({len(read)} of its chunks)"] if read else []
         gone += [f"adapter {adapter_id}" for adapter_id in sorted(named.intersection(plan.adapters))]
         if gone:
             raise RunError(
