@@ -47,7 +47,7 @@ def write_archive(path: Path, ids: Sequence[str], *, seed: int, messages: int) -
     data = path.read_bytes()
     starts = [found.start() for found in FROM_LINE.finditer(data)]
     mails = [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
-    places = [len(mails) * share // 100 for share in (10, 60, 97, 99)]
+    places = [len(mails) * share // 100 for share in (10, 50, 97, 99)]
     for place, mark, name in sorted(zip(places, MARKS, ids, strict=True), reverse=True):
         added = [_mail(mails[place], name, mark)]
         if mark == MARKS[0]:
