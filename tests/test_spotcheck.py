@@ -109,7 +109,8 @@ def test_verdicts_are_counted_whichever_stood_first_and_the_newest_counts(checke
     assert found.low is not None and found.high is not None
     assert 0.2 < found.low < 4 / 6 < found.high < 1.0
     turned = preference(standing(store, MAILBOX, other, own), MAILBOX, other, own)
-    assert (turned.won, turned.lost, turned.win_rate) == (2, 4, pytest.approx(2 / 6))
+    assert (turned.won, turned.lost) == (2, 4)
+    assert turned.win_rate == pytest.approx(2 / 6)
     checked.judge("-", start=0)
     assert preference(standing(store, MAILBOX, own, other), MAILBOX, own, other).won == 3
     assert len(store.fetch(SpotRow)) == 9
