@@ -15,6 +15,7 @@ from pipeline.store import Store
 from registry.answer import answer, chat_messages
 from registry.indexes import open_words
 from registry.passages import MOST_CHARACTERS, SENTENCES, passages
+from streams.cli.answers import tell_answer
 from tests.support.stored import empty_mailbox, store_mail
 
 FILLER = "We met on Monday. Nobody had read the notes. The weather was the topic of the day, again. Lunch was late."
@@ -140,3 +141,14 @@ def test_neighbouring_passages_share_a_sentence() -> None:
         "He said “no.” Then he left.\n\n天気がいい。",
         "天気がいい。散歩しよう。",
     ]
+
+
+def test_a_model_that_writes_nothing_is_told_so_and_the_mail_is_quoted(
+    store: Store, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_mail(store, 0, FACT, subject="Licence form")
+    found = answer(store, home, "main", "On which frequency is the beacon?")
+    tell_answer(found, written=" \n", by="a1")
+    told = capsys.readouterr().out
+    assert FACT in told
+    assert "a1 wrote nothing" in told

@@ -16,15 +16,16 @@ QUOTED = "quoted from the best matching mail; the built-in model's own prose is 
 
 
 def tell_answer(answer: Answer, *, written: str | None = None, by: str = "") -> None:
-    """Prints what the model wrote, where one did, else the best passage as the quotation that it is; then the mails."""
+    """Prints what the model wrote, where that is more than blanks, else the best passage as the quotation that it is; then
+    the mails."""
     if not answer.citations:
         click.echo("No mail fits the question.")
         return
-    if written is not None:
+    if written is not None and written.strip():
         click.echo(f"{written.strip()}\n\n(written by {by} from the mails below)")
     else:
         click.echo(textwrap.indent(answer.passage.strip(), "  > "))
-        click.echo(f"\n({QUOTED})")
+        click.echo(f"\n({QUOTED if written is None else f'quoted from the best matching mail; {by} wrote nothing'})")
     print_table(
         ("", "date", "from", "subject", "message id"),
         [
