@@ -225,7 +225,7 @@ def lineage_command(
     click.echo(f"Base {line.base_id}")
 
 
-@registry_command.command("at")
+@registry_command.command("at", short_help="Tell which adapter was champion at a time.")
 @click.argument("time", type=Moment())
 @mailbox_option
 @json_option
