@@ -30,7 +30,7 @@ class Bucket(StrEnum):
 
 class Tier(StrEnum):
     """Quality class of a chunk: written by people, sent to many, sent by a program, without own words, or no mail at all
-    (:mod:`pipeline.canaries`)."""
+    (:mod:`pipeline.privacy.canaries`)."""
 
     PERSON = "person"
     BULK = "bulk"

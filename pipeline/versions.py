@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PARSE_VERSION = 1
-"""Raised when :func:`pipeline.mail.parse_mail` would read the same bytes otherwise."""
+"""Raised when :func:`pipeline.parsing.mail.parse_mail` would read the same bytes otherwise."""
 
 SCRUB_VERSION = 2
-"""Raised when :mod:`pipeline.scrub` would mask the same text otherwise."""
+"""Raised when :mod:`pipeline.privacy.scrub` would mask the same text otherwise."""
 
 CHUNK_FORMAT = 1
-"""Raised when :func:`pipeline.chunks.build_chunks` would write the same messages otherwise."""
+"""Raised when :func:`pipeline.chunking.chunks.build_chunks` would write the same messages otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

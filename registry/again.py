@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.home import Home
-from pipeline.requests import RunResult
-from pipeline.settings import Settings
+from pipeline.runs.requests import RunResult
 from pipeline.store import Store
 from registry.byhand import promote, reject
 from registry.decide import journal, reigning

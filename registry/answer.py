@@ -15,7 +15,7 @@ from pipeline.store import Store
 from registry.finding import Engine, find, nearest_passage
 from registry.indexes import searched_text
 from registry.remote_indexes import Remote
-from retrain.embedder import Embedder
+from retrain.search.embedder import Embedder
 
 
 @dataclass(frozen=True, slots=True)

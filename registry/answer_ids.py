@@ -8,7 +8,7 @@ import hmac
 import secrets
 import time
 
-from pipeline.people import PeopleKey
+from pipeline.arrival.people import PeopleKey
 
 CODE_BYTES = 10
 

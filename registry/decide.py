@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.events import AdapterPromoted, Event
 from pipeline.home import Home, sha256_folder
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, Row, RunEventRow
 from registry.evidence import gather

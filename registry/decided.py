@@ -12,7 +12,7 @@ from datetime import datetime
 
 from pipeline.errors import MailtideError, RunError, UsageError
 from pipeline.home import Home
-from pipeline.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import JournalRow, RequestRow
 from registry.decide import decision_of, reigning

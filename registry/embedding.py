@@ -22,7 +22,7 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.lifeline import die_with_parent
 from registry.indexes import add_vectors, stored_vectors, writing
-from retrain.embedder import Embedder, load_embedder
+from retrain.search.embedder import Embedder, load_embedder
 
 
 def main(arguments: list[str] | None = None, load: Callable[[str], Embedder] = load_embedder) -> int:

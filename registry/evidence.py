@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from pipeline.domain import Split
 from pipeline.errors import RegistryError
-from pipeline.halves import gating_threads
 from pipeline.home import Home
-from pipeline.objectives import read_examples
-from pipeline.requests import AdapterRef, RunRequest, RunResult
-from pipeline.runfiles import Exclusions, Loss, read_exclusions, read_losses
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.runfiles import Exclusions, Loss, read_exclusions, read_losses
+from pipeline.sampling.halves import gating_threads
+from pipeline.sampling.objectives import read_examples
 from registry.gate import Comparison, Evidence
 from registry.objections import Figure, Objection, read_figures
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.config.settings import GateSettings
 from pipeline.home import Home
 from pipeline.intervals import Interval
-from pipeline.settings import GateSettings
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, JournalRow
 from registry.decided import MEASURED, Decided, by_hand

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from pipeline.config.settings import Settings
 from pipeline.intervals import Interval, proportion_interval
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import FeedbackRow, Row, TextRow
 from registry.objections import Figure

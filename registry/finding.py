@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.config.index_settings import IndexSettings
 from pipeline.home import Home
-from pipeline.index_settings import IndexSettings
 from pipeline.store import Store
 from registry.indexes import add_vectors, documents, lag, open_words, passage_of, stored_vectors, vectors_folder, writing
 from registry.passages import passages
 from registry.remote_indexes import Remote, levelled, masked_texts
-from retrain.embedder import Embedder, model_there
-from retrain.engines import FUSED_DEPTH, fuse
-from retrain.vector_file import read_note
-from retrain.vectors import VectorIndex, Vectors
-from retrain.weaviate import connected
+from retrain.search.embedder import Embedder, model_there
+from retrain.search.engines import FUSED_DEPTH, fuse
+from retrain.search.vector_file import read_note
+from retrain.search.vectors import VectorIndex, Vectors
+from retrain.search.weaviate import connected
 
 PASSAGES_A_MAIL = 8
 """How many passages are asked for per mail wanted, as the best ones often stand in one mail."""

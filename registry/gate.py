@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from pipeline.config.settings import GateSettings
 from pipeline.intervals import Interval, detectable, ratio_interval, t_quantile
-from pipeline.settings import GateSettings
 from registry.objections import Figure, Objection, Says, objections
 from registry.power import threads_for
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pipeline.config.settings import GateSettings
 from pipeline.errors import NothingToDo
 from pipeline.home import Home
-from pipeline.settings import GateSettings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, RequestRow
 from registry.decided import Decided, decided, is_verdict, request_of

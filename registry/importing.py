@@ -18,11 +18,11 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.errors import NothingToDo, RegistryError, UsageError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file, sha256_folder, write_atomic
 from pipeline.parquet import with_note
-from pipeline.requests import BaseRef, RunResult
+from pipeline.runs.requests import BaseRef, RunResult
+from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow
 from pipeline.strict import Strict

@@ -17,14 +17,14 @@ from pipeline.domain import StoredMessage
 from pipeline.errors import MailtideError
 from pipeline.filelock import try_lock
 from pipeline.home import Home, fsync_dir, private_dir
-from pipeline.scrub import mask_credentials
+from pipeline.parsing.subjects import normalise_subject
+from pipeline.privacy.scrub import mask_credentials
 from pipeline.store import Store
-from pipeline.subjects import normalise_subject
 from registry.passages import passages
-from retrain.bm25 import Bm25Index
-from retrain.embedder import Embedder
-from retrain.vector_file import read_note, read_vectors, write_vectors
-from retrain.vectors import Document, Embedded, Vectors, embed_documents
+from retrain.search.bm25 import Bm25Index
+from retrain.search.embedder import Embedder
+from retrain.search.vector_file import read_note, read_vectors, write_vectors
+from retrain.search.vectors import Document, Embedded, Vectors, embed_documents
 
 WORDS, VECTORS = "bm25", "vectors"
 

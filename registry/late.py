@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.config.settings import Settings
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from registry.feedback import feedback_figures
 from registry.objections import Figure

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import RegistryError
-from pipeline.requests import RunRequest
+from pipeline.runs.requests import RunRequest
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 

@@ -36,9 +36,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.config.gate_settings import LeastSettings
+from pipeline.config.settings import GateSettings
 from pipeline.errors import RunError
-from pipeline.gate_settings import LeastSettings
-from pipeline.settings import GateSettings
 
 ASKS = {
     "retrieval": "nDCG@10 lost against the champion",

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from pipeline.errors import RunError
 from pipeline.parquet import read_table
-from pipeline.questionfile import QUESTIONS, read_questions
-from pipeline.replyfiles import REPLIES, read_reply_losses
-from pipeline.requests import RunRequest
+from pipeline.runs.questionfile import QUESTIONS, read_questions
+from pipeline.runs.replyfiles import REPLIES, read_reply_losses
+from pipeline.runs.requests import RunRequest
 from pipeline.store.rows import QuestionRow, ReplyRow, Row, WrittenRow
 
 WRITTEN = "written.parquet"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.configuration import load
+from pipeline.config.configuration import load
+from pipeline.config.settings import GateSettings
 from pipeline.errors import ConfigError
-from pipeline.settings import GateSettings
 
 
 @dataclass(frozen=True, slots=True)

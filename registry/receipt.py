@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file, sha256_folder, write_atomic
-from pipeline.requests import RunRequest, RunResult, ShardRef
+from pipeline.runs.requests import RunRequest, RunResult, ShardRef
 from pipeline.strict import Strict
 from registry.gate import Verdict
 from registry.signing import SigningKey, is_signed

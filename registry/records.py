@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.coverage import read_coverage
+from pipeline.config.settings import CostSettings
 from pipeline.domain import Role
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.requests import RunRequest, RunResult
-from pipeline.runfiles import read_losses
-from pipeline.settings import CostSettings
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import read_losses
+from pipeline.sampling.coverage import read_coverage
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, LossRow, MetricRow, Row, RunResultRow, TrainedRow
 from registry.outcomes import outcome_rows

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.store import Store
 from registry.indexes import documents
-from retrain.vectors import Vectors
-from retrain.weaviate import Address, Held, Object, WeaviateIndex, WeaviateServer
+from retrain.search.vectors import Vectors
+from retrain.search.weaviate import Address, Held, Object, WeaviateIndex, WeaviateServer
 
 
 @dataclass(frozen=True, slots=True)

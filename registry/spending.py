@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipeline.settings import CostSettings
+from pipeline.config.settings import CostSettings
 from pipeline.store import Store
 
 DAYS = 30

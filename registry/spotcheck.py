@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from pipeline.config.settings import GateSettings, Settings
 from pipeline.intervals import proportion_interval
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import GateSettings, Settings
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import SpotRow
 from registry.evidence import base_name

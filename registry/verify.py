@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.chunking.shards import TEXT, read_meta, verify_shard
 from pipeline.errors import MailtideError, RegistryError
 from pipeline.home import Home, sha256_file
-from pipeline.requests import ShardRef
-from pipeline.runfiles import Exclusions, read_exclusions
-from pipeline.shards import TEXT, read_meta, verify_shard
+from pipeline.runs.requests import ShardRef
+from pipeline.runs.runfiles import Exclusions, read_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ErasureRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
 from registry.receipt import RECEIPT, Folder, Receipt

@@ -16,29 +16,29 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.archive import write_training_set
-from pipeline.attempts import Attempt, read_attempts
-from pipeline.coverage import coverage_after, write_coverage
+from pipeline.capacity.passes import read_changes
+from pipeline.chunking.archive import write_training_set
 from pipeline.domain import Role
 from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
-from pipeline.passes import read_changes
-from pipeline.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, prepare_run
-from pipeline.requests import RunRequest, RunResult
-from pipeline.runfiles import read_exclusions
-from retrain import checkpoints
-from retrain.adapters import CONFIG, WEIGHTS
-from retrain.base import find_base
-from retrain.fitness import VOCABULARY
-from retrain.launch import train_together
-from retrain.lost_device import require_same_device
-from retrain.measure import Measured, measure
-from retrain.metrics import METRICS, read_metrics
-from retrain.model import Compute, choose_compute
+from pipeline.runs.attempts import Attempt, read_attempts
+from pipeline.runs.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, prepare_run
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import read_exclusions
+from pipeline.sampling.coverage import coverage_after, write_coverage
+from retrain.evaluation.measure import Measured, measure
+from retrain.models.adapters import CONFIG, WEIGHTS
+from retrain.models.base import find_base
+from retrain.models.fitness import VOCABULARY
+from retrain.models.model import Compute, choose_compute
+from retrain.processes.launch import train_together
 from retrain.progress import Observer, Progress
-from retrain.retries import train_until_better
 from retrain.study import CHECKPOINTS, Study, open_study
-from retrain.trainer import StepRecord
+from retrain.training import checkpoints
+from retrain.training.lost_device import require_same_device
+from retrain.training.metrics import METRICS, read_metrics
+from retrain.training.retries import train_until_better
+from retrain.training.trainer import StepRecord
 
 REQUEST, RESULT = "request.json", "result.json"
 

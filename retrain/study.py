@@ -10,31 +10,31 @@ from typing import Any
 
 import torch
 
-from pipeline.archive import training_set
+from pipeline.capacity.passes import Passes, read_changes, write_changes
+from pipeline.chunking.archive import training_set
 from pipeline.domain import Split
 from pipeline.errors import RunError
-from pipeline.halves import selecting_threads
 from pipeline.home import Home, private_dir
-from pipeline.passes import Passes, read_changes, write_changes
-from pipeline.plan import Prepared
-from pipeline.requests import RunRequest
-from pipeline.runfiles import Exclusions, Loss
-from retrain import checkpoints
-from retrain.attention import kernels
-from retrain.batches import Batch, Example, batches_of
-from retrain.examples import Reader
-from retrain.exhaustion import free_memory, is_out_of_memory
-from retrain.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
-from retrain.heldout import HeldOut, frozen_sample, held_out_chunks
-from retrain.losses import score, version_of
-from retrain.metrics import METRICS, MetricsFile
-from retrain.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
-from retrain.pace import Pacing
+from pipeline.runs.plan import Prepared
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import Exclusions, Loss
+from pipeline.sampling.halves import selecting_threads
+from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
+from retrain.evaluation.losses import score, version_of
+from retrain.evaluation.references import adapter_folder
+from retrain.models.attention import kernels
+from retrain.models.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
+from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
+from retrain.processes.sharding import put_weights, share_out, trained_weights
 from retrain.progress import Observer, Progress
-from retrain.references import adapter_folder
-from retrain.sharding import put_weights, share_out, trained_weights
-from retrain.tracking import trackers
-from retrain.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
+from retrain.training import checkpoints
+from retrain.training.batches import Batch, Example, batches_of
+from retrain.training.examples import Reader
+from retrain.training.exhaustion import free_memory, is_out_of_memory
+from retrain.training.metrics import METRICS, MetricsFile
+from retrain.training.pace import Pacing
+from retrain.training.tracking import trackers
+from retrain.training.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
 
 CHECKPOINTS = "checkpoints"
 

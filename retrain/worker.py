@@ -23,10 +23,10 @@ from typing import Any, TextIO
 from pipeline.errors import MailtideError, RunError
 from pipeline.home import Home
 from pipeline.lifeline import die_with_parent
-from retrain.launch import RanksVanished
-from retrain.lost_device import DeviceGone, device_gone, is_device_lost
 from retrain.offline import TIED, keep_offline
+from retrain.processes.launch import RanksVanished
 from retrain.progress import Progress
+from retrain.training.lost_device import DeviceGone, device_gone, is_device_lost
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     answers = own_stdout()
     keep_offline()
     warnings.filterwarnings("ignore", message=TIED)
-    from retrain.exhaustion import free_memory
     from retrain.run import execute
+    from retrain.training.exhaustion import free_memory
 
     def job(run_id: str, observe: Callable[[Progress], None]) -> None:
         try:

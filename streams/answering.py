@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ShardRow
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
 from registry.finding import Engine, chosen_engine
 from registry.remote_indexes import Remote
-from retrain.embedder import Embedder, load_embedder
+from retrain.search.embedder import Embedder, load_embedder
 from streams.claims import base_of
 from streams.remote_index import remote_of
 from streams.runner import require_training
@@ -40,7 +40,7 @@ class Writer:
     def write(self) -> str:
         """Loads the model and generates; the store should be closed by now, as this may take a while."""
         require_training()
-        from retrain.generate import generate
+        from retrain.models.generate import generate
 
         messages = chat_messages(self.found)
         return generate(self.home, self.base, self.adapter, messages, MAX_NEW_TOKENS, model=self.settings.model)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, DeliveryRow, FeedRow, OutboxRow
 from streams.bus.embedded import EmbeddedBus

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.domain import ParsedMail
 from pipeline.events import PAYLOADS, Event, Topic
 from streams.bus.deadletters import ATTEMPTS, CONSUMER, ORIGIN, PUBLISHED, REASON, REPLAY

@@ -6,12 +6,14 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.arrival.splits import split_of
+from pipeline.arrival.threads import Incoming, Known, Placement, absorb, place
+from pipeline.arrival.windows import Closing, OpenWindow, on_mail, on_tick
+from pipeline.chunking.ruler import Ruler
+from pipeline.config.settings import Settings
 from pipeline.domain import Clock, DeadLetter, Item, Parsed, Split, Tick
 from pipeline.errors import StoreError
-from pipeline.people import PeopleKey
-from pipeline.ruler import Ruler
-from pipeline.settings import Settings
-from pipeline.splits import split_of
 from pipeline.store.rows import (
     BridgeRow,
     ClosingRow,
@@ -30,8 +32,6 @@ from pipeline.store.rows import (
     ThreadRow,
     WindowStateRow,
 )
-from pipeline.threads import Incoming, Known, Placement, absorb, place
-from pipeline.windows import Closing, OpenWindow, on_mail, on_tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.intervals import Interval
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from pipeline.store.rows import ShardRow
 from registry.decide import journal

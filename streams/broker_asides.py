@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import UsageError
 from pipeline.events import PAYLOADS
 from streams.asides import PENDING, Letter, Replayed, Shown, beginning

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from registry.spending import DAYS, relief, spending
 from streams.claims import Windows, undecided

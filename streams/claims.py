@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.coverage import read_coverage, windows_trained
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
-from pipeline.manifest import waiting_windows
-from pipeline.objectives import VERSIONS_APART, owner_of
-from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.runfiles import ERASED, Loss, write_exclusions, write_losses
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
+from pipeline.runs.runfiles import ERASED, Loss, write_exclusions, write_losses
+from pipeline.sampling.coverage import read_coverage, windows_trained
+from pipeline.sampling.manifest import waiting_windows
+from pipeline.sampling.objectives import VERSIONS_APART, owner_of
 from pipeline.store import Store
 from pipeline.store.rows import (
     AdapterRow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.runfiles import NEAR_COPY
+from pipeline.runs.runfiles import NEAR_COPY
 from pipeline.store import Store
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.copies.minhash import LIKELY, Bands, Signatures, agreement, bands_of, candidates
+from pipeline.copies.shingles import Likeness, likeness
+from pipeline.copies.signatures import Block, Passage, read_block, read_shard, words_at, write_block
 from pipeline.domain import Split
 from pipeline.home import Home, private_dir
-from pipeline.minhash import LIKELY, Bands, Signatures, agreement, bands_of, candidates
-from pipeline.runfiles import NEAR_COPY
-from pipeline.shards import read_meta, read_texts
-from pipeline.shingles import Likeness, likeness
-from pipeline.signatures import Block, Passage, read_block, read_shard, words_at, write_block
+from pipeline.runs.runfiles import NEAR_COPY
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, ExclusionRow, ShardRow
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, RegistryError
 from pipeline.events import AdapterPromoted, Event, Topic
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, MetricRow, OutboxRow
 from registry.deploy.standing import Standing, speed_recorded, want

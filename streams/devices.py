@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pipeline.footprint import Device
-from pipeline.settings import Settings
+from pipeline.capacity.footprint import Device
+from pipeline.config.settings import Settings
 
 MIB = 1 << 20
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})

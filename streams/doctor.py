@@ -152,7 +152,7 @@ def _open_to_others(path: Path) -> bool:
 def _deployments(home: Home) -> Iterator[Check]:
     """Deploy targets that something is wrong with; nothing is asked of them. Settings that cannot be read are told of with
     the store."""
-    from pipeline.configuration import read_home
+    from pipeline.config.configuration import read_home
     from streams.standing import deployments
 
     try:
@@ -169,7 +169,7 @@ def _deployments(home: Home) -> Iterator[Check]:
 
 def _store(home: Home) -> Check:
     """Opens the store as a command would, settings and versions against what froze included."""
-    from pipeline.configuration import read_home
+    from pipeline.config.configuration import read_home
     from pipeline.store import Store
     from pipeline.versions import VERSIONS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_folder
-from pipeline.requests import RunRequest
+from pipeline.runs.requests import RunRequest
 
 FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "disk is full")
 """How the system and SQLite say it; errors of the databases and of the training process reach us as text alone."""
@@ -25,8 +25,8 @@ def require_inputs(home: Home, request: RunRequest) -> None:
 
     Costs as much as reading every shard, so it is asked after a failure, to tell whose fault it was.
     """
-    from pipeline.runfiles import read_exclusions
-    from pipeline.shards import verify_shard
+    from pipeline.chunking.shards import verify_shard
+    from pipeline.runs.runfiles import read_exclusions
 
     excluded = read_exclusions(home.run(request.run_id) / "exclusions.parquet").chunks
     for shard in request.shards:

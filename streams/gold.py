@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipeline.config.settings import Settings
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo
-from pipeline.scrub import masker
-from pipeline.settings import Settings
+from pipeline.parsing.subjects import normalise_subject
+from pipeline.privacy.scrub import masker
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow
-from pipeline.subjects import normalise_subject
 from registry.indexes import searched_text
-from retrain.beir import Collection
-from retrain.gold import PARENT, Asked, Mail, queries_of
+from retrain.search.beir import Collection
+from retrain.search.gold import PARENT, Asked, Mail, queries_of
 
 HELD_OUT = (Split.VAL, Split.TEST)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.configuration import write_home
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import write_home
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home, private_dir
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.versions import VERSIONS
 

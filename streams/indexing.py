@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
 from registry.indexes import (
@@ -23,9 +23,9 @@ from registry.indexes import (
     writing,
 )
 from registry.remote_indexes import Remote, held_up_to, levelled, masked_texts
-from retrain.embedder import Embedder, load_embedder
-from retrain.vectors import Vectors
-from retrain.weaviate import connected
+from retrain.search.embedder import Embedder, load_embedder
+from retrain.search.vectors import Vectors
+from retrain.search.weaviate import connected
 from streams.remote_index import remote_of
 from streams.requirements import install_command
 from streams.stores import OpenStore

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.arrival.windows import due
+from pipeline.config.settings import MAILBOX_NAME, Settings
 from pipeline.domain import Arrival, Clock, DeadLetter, Item, Parsed, TickKind
 from pipeline.errors import FeedError, NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.settings import MAILBOX_NAME, Settings
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, MailboxRow
-from pipeline.windows import due
 from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed

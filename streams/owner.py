@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pipeline.arrival.identity import needs_of
+from pipeline.arrival.windows import OpenWindow
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import Settings
 from pipeline.domain import Clock, Item, Parsed
 from pipeline.home import Home
-from pipeline.identity import needs_of
-from pipeline.ruler import load_ruler
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
-from pipeline.windows import OpenWindow
 from streams.batch import Batch, Position, Taken
 from streams.parsers.identified import Identify
 from streams.sealing import seal, unsealed

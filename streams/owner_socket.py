@@ -17,9 +17,9 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, StoreError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.store.rewriting import Gone, rewrite_bodies
 from streams.held import HeldStore

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.bases import require_usable
+from pipeline.capacity.bases import require_usable
+from pipeline.capacity.footprint import Device
+from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
+from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
-from pipeline.footprint import Device
 from pipeline.home import Home
-from pipeline.plan import SCHEDULE, Plan, plan_run
-from pipeline.replay import read_schedule
-from pipeline.requests import RunRequest, RunResult
-from pipeline.room import Asked, Fit, Lengths, Room, find_room
-from pipeline.runfiles import Exclusions
-from pipeline.settings import Settings
-from pipeline.shapes import Shape, builtin_shape, shape_of
+from pipeline.runs.plan import SCHEDULE, Plan, plan_run
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
 from streams.claims import Windows, draft, undecided

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.config.index_settings import WeaviateSettings
 from pipeline.home import Home
-from pipeline.index_settings import WeaviateSettings
 from registry.remote_indexes import Remote
-from retrain.weaviate import Address
+from retrain.search.weaviate import Address
 from streams.mailpath.ownership import store_name
 from streams.secrets import secret_of
 

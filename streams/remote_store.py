@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.errors import StoreError
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.store.people_sql import ROW_LIMIT, SECONDS, Result
 from pipeline.store.rows import Row
@@ -21,8 +21,8 @@ from streams.owner_socket import Call, Hello, Reply, address, program
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
+    from pipeline.arrival.threads import Known, Needs
     from pipeline.domain import StoredMessage
-    from pipeline.threads import Known, Needs
 
 
 class RemoteStore(Store):

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.archive import TRAINING_SET, training_set
+from pipeline.capacity.passes import PASSES
+from pipeline.chunking.archive import TRAINING_SET, training_set
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder
-from pipeline.passes import PASSES
-from pipeline.plan import EXCLUSIONS
-from pipeline.requests import RunRequest, RunResult
-from pipeline.runfiles import read_exclusions
+from pipeline.runs.plan import EXCLUSIONS
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import read_exclusions
 from registry.receipt import RECEIPT
 from streams.erasure.receipt import receipts
 from streams.lease import training_lease

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from pipeline.config.settings import Settings
 from pipeline.errors import BusError, RunError
 from pipeline.events import Topic
-from pipeline.requests import RunRequest
-from pipeline.settings import Settings
+from pipeline.runs.requests import RunRequest
 from registry.decide import decision_of
 from streams.bus.kafka import KafkaBus
 from streams.remote_store import RemoteStore

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.archive import drop_older
+from pipeline.chunking.archive import drop_older
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store.rows import RequestRow
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.requests import RunRequest
+from pipeline.runs.requests import RunRequest
 from streams.bus.contract import Bus, Dead
 
 

@@ -8,21 +8,21 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from pipeline.canaries import CANARY, canary_chunks
-from pipeline.chunks import build_chunks
+from pipeline.chunking.chunks import build_chunks
+from pipeline.chunking.ruler import Ruler
+from pipeline.config.settings import Settings
 from pipeline.domain import Chunk
 from pipeline.events import Event, WindowClosed
 from pipeline.home import Home
-from pipeline.ruler import Ruler
-from pipeline.scrub import count_masked, masker
-from pipeline.settings import Settings
+from pipeline.privacy.canaries import CANARY, canary_chunks
+from pipeline.privacy.scrub import count_masked, masker
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, ClosingRow, MaskedRow, ShardRow
 from pipeline.store.tables import Packed
 from pipeline.versions import CHUNK_FORMAT
 
 if TYPE_CHECKING:
-    from pipeline.signatures import BlockBuilder
+    from pipeline.copies.signatures import BlockBuilder
     from streams.copies import NearCopies
 
 PACKED_AT_ONCE = 256
@@ -43,8 +43,8 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
 
     The files are the same bytes whenever they are written, so a crash between the two is mended by doing both again.
     """
-    from pipeline.shards import write_shard  # 0.05 s of imports that an import without a closing can do without
-    from pipeline.signatures import BlockBuilder
+    from pipeline.chunking.shards import write_shard  # 0.05 s of imports that an import without a closing can do without
+    from pipeline.copies.signatures import BlockBuilder
 
     mailbox, idx = closing.mailbox, closing.window_idx
     folder = home.shard(mailbox, idx)

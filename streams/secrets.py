@@ -11,8 +11,8 @@ import signal
 import subprocess
 from contextlib import suppress
 
+from pipeline.config.feed_settings import SecretSettings
 from pipeline.errors import SecretError
-from pipeline.feed_settings import SecretSettings
 from streams.requirements import install_command
 
 COMMAND_SECONDS = 60.0

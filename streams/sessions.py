@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
+from pipeline.chunking.tier_limits import TierUse
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.home import Home
-from pipeline.manifest import read_manifest
-from pipeline.plan import MANIFEST
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.runs.plan import MANIFEST
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, RequestRow
-from pipeline.tier_limits import TierUse
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome

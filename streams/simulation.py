@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.arrival.windows import OpenWindow, on_mail
+from pipeline.config.feed_settings import MaildirFeedSettings
+from pipeline.config.settings import MailboxSettings, Settings, WindowSettings
 from pipeline.domain import Arrival, Clock
 from pipeline.errors import MailtideError
-from pipeline.feed_settings import MaildirFeedSettings
 from pipeline.home import Home, private_dir
-from pipeline.mail import parse_mail
-from pipeline.settings import MailboxSettings, Settings, WindowSettings
+from pipeline.parsing.mail import parse_mail
 from pipeline.store import Store
-from pipeline.windows import OpenWindow, on_mail
 from streams.daemon.board import DaemonState
 from streams.daemon.running import Daemon
 from streams.feeds.opening import archive_feed

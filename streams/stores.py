@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from pipeline.config.settings import Settings
 from pipeline.errors import StoreHeldError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.versions import VERSIONS
 from streams.remote_store import RemoteStore

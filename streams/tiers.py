@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.chunking.quality import SHARES, Quality
+from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.chunking.tiers import scores_of
 from pipeline.domain import Split
 from pipeline.errors import UsageError
 from pipeline.home import Home
-from pipeline.quality import SHARES, Quality
-from pipeline.shards import read_meta, read_texts
 from pipeline.store import Store
 from pipeline.store.rows import ShardRow
-from pipeline.tiers import scores_of
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 SHOWN_CHARACTERS = 400

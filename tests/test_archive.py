@@ -7,13 +7,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.archive import TRAINING_SET, archived_texts, drop_older, erase_from_archives, training_set, write_training_set
+from pipeline.chunking.archive import (
+    TRAINING_SET,
+    archived_texts,
+    drop_older,
+    erase_from_archives,
+    training_set,
+    write_training_set,
+)
+from pipeline.chunking.shards import CHUNKS, TEXT, read_texts, verify_shard
+from pipeline.config.settings import EvalSettings, ModelSettings, ReplaySettings
 from pipeline.errors import ShardError, UsageError
 from pipeline.home import Home, sha256_file
-from pipeline.plan import prepare_run
-from pipeline.requests import RunRequest
-from pipeline.settings import EvalSettings, ModelSettings, ReplaySettings
-from pipeline.shards import CHUNKS, TEXT, read_texts, verify_shard
+from pipeline.runs.plan import prepare_run
+from pipeline.runs.requests import RunRequest
 from retrain.run import execute
 from streams.reproduction import compare, made_again
 from tests.support.lineage import Lineage, make_chunk, run_settings

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import Split
-from pipeline.replyfiles import Given, ReplyLoss, read_reply_losses, unlike, write_reply_losses
-from retrain.asking import Asking, choose_replies, given_mails
-from retrain.gold import Mail
-from retrain.rag import reply_figures
-from retrain.retrieval import index_of
+from pipeline.runs.replyfiles import Given, ReplyLoss, read_reply_losses, unlike, write_reply_losses
+from retrain.evaluation.asking import Asking, choose_replies, given_mails
+from retrain.evaluation.rag import reply_figures
+from retrain.search.gold import Mail
+from retrain.search.retrieval import index_of
 
 LEAD = "⁂ Ann, 2024-05-01 10:00\n"
 

@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 
 from pipeline.domain import Arrival, DeadLetter, Parsed, Tick, TickKind
 from pipeline.events import AdapterPromoted, Event, RunFinished, RunRequested, Topic, WindowClosed
-from pipeline.mail import parse_mail
+from pipeline.parsing.mail import parse_mail
 from streams.asyncapi import document
 from streams.bus.deadletters import Origin, dead_record
 from streams.bus.envelope import Record, record_of

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.config.settings import ModelSettings, Settings
 from pipeline.errors import RunError
-from pipeline.settings import ModelSettings, Settings
-from retrain.attention import kernels
-from retrain.base import learn_tokenizer, new_network
-from retrain.batches import Example, collate
-from retrain.model import choose_compute, load_base
-from retrain.nll import token_nll
+from retrain.evaluation.nll import token_nll
+from retrain.models.attention import kernels
+from retrain.models.base import learn_tokenizer, new_network
+from retrain.models.model import choose_compute, load_base
+from retrain.training.batches import Example, collate
 from streams.planning import require_attention
 from tests.support.mailroom import TINY
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import ModelSettings
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import sha256_folder
-from pipeline.runfiles import Exclusions
-from pipeline.settings import ModelSettings
-from retrain.base import build, find_base, learn_tokenizer, locate, packed, verify
-from retrain.batches import AS_WRITTEN, Source, encode
-from retrain.losses import score
-from retrain.model import choose_compute, load_base, load_tokenizer
-from retrain.trainer import StepRecord
+from pipeline.runs.runfiles import Exclusions
+from retrain.evaluation.losses import score
+from retrain.models.base import build, find_base, learn_tokenizer, locate, packed, verify
+from retrain.models.model import choose_compute, load_base, load_tokenizer
+from retrain.training.batches import AS_WRITTEN, Source, encode
+from retrain.training.trainer import StepRecord
 from tests.support.mailroom import TINY, Mailroom, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)

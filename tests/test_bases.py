@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from pipeline.bases import require_usable
+from pipeline.capacity.bases import require_usable
+from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError
 from pipeline.home import sha256_folder
-from pipeline.requests import AdapterRef, RunRequest
-from pipeline.settings import ModelSettings
-from retrain.adapters import CONFIG, WEIGHTS
-from retrain.base import learn_tokenizer, new_network
-from retrain.fitness import require_causal, require_vocabulary, vocabulary_of
-from retrain.model import choose_compute, load_tokenizer
+from pipeline.runs.requests import AdapterRef, RunRequest
+from retrain.models.adapters import CONFIG, WEIGHTS
+from retrain.models.base import learn_tokenizer, new_network
+from retrain.models.fitness import require_causal, require_vocabulary, vocabulary_of
+from retrain.models.model import choose_compute, load_tokenizer
 from retrain.run import execute
 from retrain.study import open_study
 from tests.support.mailroom import TINY, Mailroom, letters
@@ -143,8 +143,8 @@ def parent_at(room: Mailroom, parent: AdapterRef, name: str) -> AdapterRef:
 
 
 def opened(room: Mailroom, request: RunRequest) -> None:
-    from pipeline.plan import prepare_run
-    from pipeline.runfiles import Exclusions
+    from pipeline.runs.plan import prepare_run
+    from pipeline.runs.runfiles import Exclusions
 
     asked = room.ask()
     prepared = prepare_run(room.home, asked, room.home.run(asked.run_id))

@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import Split
-from retrain.base import learn_tokenizer
-from retrain.batches import AS_WRITTEN, IGNORED, Example, Source, batches_of, collate, encode, groups_of_like_length
+from retrain.models.base import learn_tokenizer
+from retrain.training.batches import (
+    AS_WRITTEN,
+    IGNORED,
+    Example,
+    Source,
+    batches_of,
+    collate,
+    encode,
+    groups_of_like_length,
+)
 from tests.support.mailroom import TINY, letters
 
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config.settings import GateSettings, Settings
 from pipeline.errors import MailtideError, NothingToDo, RunError, UsageError
 from pipeline.home import Home
-from pipeline.settings import GateSettings, Settings
 from registry.objections import Figure, Says, objections
 from retrain.benchmarks.items import ITEMS, Item, read_items, write_items
 from retrain.benchmarks.points import by_task, loss, score

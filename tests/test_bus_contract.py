@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bus_settings import BusSettings
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.bus_settings import BusSettings
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError, UsageError
 from pipeline.events import Event, RunRequested, Topic, WindowClosed
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.store.rows import DeadLetterRow, OutboxRow
 from streams.bus.contract import Bus, Subscription

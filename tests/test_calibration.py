@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.settings import GateSettings
+from pipeline.config.settings import GateSettings
 from registry.gate import Outcome, Ruling
 from tests.bench.gate import Archive, verdicts
 from tests.support.planted import Noise, Reign, Text, Truth, challenged, compared

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.selection import parse_thresholds, parse_weights
-from pipeline.settings import EvalSettings
-from retrain.choosing import Candidate, choose, last
+from pipeline.config.settings import EvalSettings
+from pipeline.runs.selection import parse_thresholds, parse_weights
+from retrain.evaluation.choosing import Candidate, choose, last
 
 
 def candidate(step: int, kept: bool = True, **parts: float) -> Candidate:

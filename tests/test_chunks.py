@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.chunks import MARK, STAND_IN, bucket_of, build_chunks, message_slices, read_slice
+from pipeline.chunking.chunks import MARK, STAND_IN, bucket_of, build_chunks, message_slices, read_slice
+from pipeline.chunking.ruler import BytesRuler, Ruler, load_ruler
+from pipeline.config.settings import ChunkSettings
 from pipeline.domain import Bucket, Chunk, Split, StoredMessage, Tier
 from pipeline.errors import ConfigError
-from pipeline.ruler import BytesRuler, Ruler, load_ruler
-from pipeline.scrub import mask_credentials
-from pipeline.settings import ChunkSettings
+from pipeline.privacy.scrub import mask_credentials
 
 BYTES = BytesRuler()
 START = datetime(2024, 5, 1, 10)

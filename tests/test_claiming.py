@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ModelSettings, PlanSettings, Settings, TrainSettings
+from pipeline.config.settings import ModelSettings, PlanSettings, Settings, TrainSettings
 from pipeline.store.rows import MailboxRow, RequestRow
 from streams.daemon.board import Board
 from streams.daemon.claiming import Claiming

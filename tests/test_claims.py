@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.errors import NothingToDo
 from pipeline.home import sha256_file, write_atomic
-from pipeline.requests import RunRequest
-from pipeline.runfiles import read_exclusions, read_losses
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import read_exclusions, read_losses
 from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
 from registry.decide import fail_run

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.configuration import load
+from pipeline.config.configuration import load
 from streams.cli.commands import cli
 from tests.conftest import REPOSITORY
 from tests.support.compose_schema import compose_schema

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.configuration import load, read_home, rows, write_home
+from pipeline.config.configuration import load, read_home, rows, write_home
+from pipeline.config.settings import Settings
 from pipeline.errors import ConfigError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.demo.tour import CONFIG, differences
 from tests.conftest import REPOSITORY
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.minhash import agreement, bands_of, candidates, signatures
-from pipeline.runfiles import NEAR_COPY, read_exclusions, write_exclusions
-from pipeline.shingles import RUN, likeness, runs, words_of
+from pipeline.copies.minhash import agreement, bands_of, candidates, signatures
+from pipeline.copies.shingles import RUN, likeness, runs, words_of
+from pipeline.runs.runfiles import NEAR_COPY, read_exclusions, write_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, LossRow
 from streams.cli.commands import cli

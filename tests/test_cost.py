@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.configuration import load
+from pipeline.config.configuration import load
+from pipeline.config.settings import CostSettings, Settings
 from pipeline.errors import ConfigError, NothingToDo, RunError
-from pipeline.requests import BaseRef, RunResult
-from pipeline.settings import CostSettings, Settings
+from pipeline.runs.requests import BaseRef, RunResult
 from pipeline.store.rows import JournalRow, MailboxRow, OutboxRow, RequestRow, RunEventRow
 from registry.records import price
 from registry.spending import relief, spending

@@ -12,13 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.coverage import Reach, coverage_after, read_coverage, replay_coverage, windows_trained, write_coverage
+from pipeline.config.settings import ReplaySettings, TrainSettings
 from pipeline.domain import Role, Split
 from pipeline.errors import RunError
 from pipeline.home import sha256_file
-from pipeline.rehearsal import quota
-from pipeline.runfiles import Exclusions
-from pipeline.settings import ReplaySettings, TrainSettings
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.coverage import (
+    Reach,
+    coverage_after,
+    read_coverage,
+    replay_coverage,
+    windows_trained,
+    write_coverage,
+)
+from pipeline.sampling.rehearsal import quota
 from tests.support.lineage import Lineage, make_chunk, run_settings
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus_settings import DaemonSettings
+from pipeline.config.bus_settings import DaemonSettings
 from pipeline.home import Home
 from streams.daemon.logs import JsonLines
 from streams.daemon.power import Machine, this_machine, why_wait

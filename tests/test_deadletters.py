@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.settings import Settings
 from pipeline.domain import Arrival, Clock
 from pipeline.events import Event, Topic
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, FeedRow
 from streams.bus.contract import Subscription

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.settings import Settings
 from pipeline.domain import Arrival, Clock
 from pipeline.events import Event, Topic, WindowClosed
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
 from streams.bus.connection import client_options, ended, started

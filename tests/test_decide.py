@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import CostSettings, Settings
 from pipeline.errors import RegistryError, RunError, StoreError
 from pipeline.events import AdapterPromoted, Event, Topic
 from pipeline.home import Home, sha256_file
-from pipeline.runfiles import read_losses, write_losses
-from pipeline.settings import CostSettings, Settings
+from pipeline.runs.runfiles import read_losses, write_losses
 from pipeline.store import Store
 from pipeline.store.rows import (
     AdapterRow,

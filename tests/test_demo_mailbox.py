@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mail import parse_mail
+from pipeline.parsing.mail import parse_mail
 from streams.demo.facts import FACTS
 from streams.demo.mailbox import DemoMailbox, write_mailbox
 from streams.demo.plot import tell

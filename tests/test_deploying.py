@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.configuration import write_home
+from pipeline.config.configuration import write_home
+from pipeline.config.settings import Settings
 from pipeline.errors import DeployError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home, private_dir, sha256_folder, write_atomic
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow, MetricRow
 from registry.byhand import rollback

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from streams.doctor import Check, diagnose
 from streams.homes import make_home
 from streams.requirements import declared, within

@@ -11,16 +11,16 @@ import jsonschema
 import pytest
 
 from pipeline.domain import Split
-from pipeline.halves import selects
-from pipeline.replyfiles import Given, ReplyLoss
-from pipeline.requests import RunRequest
-from pipeline.runfiles import Loss
+from pipeline.runs.replyfiles import Given, ReplyLoss
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import Loss
+from pipeline.sampling.halves import selects
 from registry.objections import read_figures
-from retrain.choosing import Candidate, last
-from retrain.document import Evidence, document
-from retrain.heldout import HeldOut
-from retrain.pen import Timed
-from retrain.writing import Written
+from retrain.evaluation.choosing import Candidate, last
+from retrain.evaluation.document import Evidence, document
+from retrain.evaluation.heldout import HeldOut
+from retrain.evaluation.writing import Written
+from retrain.models.pen import Timed
 from tests.conftest import REPOSITORY
 from tests.support.lineage import Lineage, make_chunk
 

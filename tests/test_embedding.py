@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.index_settings import IndexSettings
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.index_settings import IndexSettings
-from pipeline.settings import Settings
 from pipeline.store import Store
 from registry.embedding import carry_out
 from registry.indexes import stored_vectors, vectors_folder, writing
-from retrain.vector_file import read_note
+from retrain.search.vector_file import read_note
 from streams.batch import Taken
 from streams.daemon.board import Board, EmbeddingState, FeedState, TrainingState
 from streams.daemon.embedding import Embedding, Patience, embedding_parts

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RegistryError, RunError
-from pipeline.halves import selects
-from pipeline.requests import RunRequest
-from pipeline.runfiles import read_losses, write_losses
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import read_losses, write_losses
+from pipeline.sampling.halves import selects
 from registry.evidence import gather
 from tests.support.finished import BASE, Finished
 

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.capacity.passes import read_changes, write_changes
+from pipeline.config.settings import BuiltinModel, ModelSettings, TrainSettings
 from pipeline.home import sha256_file, sha256_folder
-from pipeline.passes import read_changes, write_changes
-from pipeline.requests import RunResult
-from pipeline.settings import BuiltinModel, ModelSettings, TrainSettings
-from retrain.metrics import read_metrics
+from pipeline.runs.requests import RunResult
 from retrain.run import execute
+from retrain.training.metrics import read_metrics
 from tests.conftest import REPOSITORY
 from tests.support.mailroom import Mailroom, tiny_settings
 from tests.support.program import ENVIRONMENT

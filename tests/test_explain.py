@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from pipeline.config.settings import GateSettings
 from pipeline.errors import RunError, UsageError
 from pipeline.intervals import t_quantile
-from pipeline.requests import RunRequest
-from pipeline.runfiles import Loss, read_losses, write_losses
-from pipeline.settings import GateSettings
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import Loss, read_losses, write_losses
 from pipeline.store.rows import LossRow, MailboxRow
 from registry.byhand import promote, rollback
 from registry.decide import fail_run

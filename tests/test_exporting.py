@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pipeline.errors import RegistryError, UsageError
 from pipeline.home import sha256_folder, write_atomic
-from pipeline.requests import RunRequest
+from pipeline.runs.requests import RunRequest
 from registry.exporting import SUMS, export_adapter
 from registry.receipt import RECEIPT, Receipt
 from registry.verify import recorded

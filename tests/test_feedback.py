@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.errors import StoreError
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import FeedbackRow, TextRow
 from pipeline.versions import VERSIONS

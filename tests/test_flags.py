@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flags import Flag, flags_of
-from pipeline.scrub import mask_credentials
+from pipeline.privacy.flags import Flag, flags_of
+from pipeline.privacy.scrub import mask_credentials
 from tests.support.hostile import HARMLESS, PLAIN, VEILED
 from tests.support.secrets import KINDS, plant
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from pipeline.footprint import CPU_RESERVE, CPU_SLACK, Device, Load, Training, footprint, layer_activations
-from pipeline.settings import BuiltinModel, ModelSettings, TrainSettings
-from pipeline.shapes import Shape, builtin_shape, shape_of
-from retrain.base import new_network
-from retrain.batches import Example, collate
-from retrain.model import choose_compute, fresh_adapter, load_base
-from retrain.nll import token_nll
+from pipeline.capacity.footprint import CPU_RESERVE, CPU_SLACK, Device, Load, Training, footprint, layer_activations
+from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
+from pipeline.config.settings import BuiltinModel, ModelSettings, TrainSettings
+from retrain.evaluation.nll import token_nll
+from retrain.models.base import new_network
+from retrain.models.model import choose_compute, fresh_adapter, load_base
+from retrain.training.batches import Example, collate
 
 CONFIG = LlamaConfig(
     vocab_size=1024,

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.configuration import load, write_home
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import load, write_home
+from pipeline.config.settings import Settings
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.home import Home, sha256_folder, write_atomic
-from pipeline.people import PeopleKey
-from pipeline.plan import prepare_run
-from pipeline.requests import RunRequest
-from pipeline.settings import Settings
+from pipeline.runs.plan import prepare_run
+from pipeline.runs.requests import RunRequest
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, FeedbackRow, MessageRow, RawRow, TextRow
 from pipeline.versions import VERSIONS

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.config.settings import ReplaySettings, TrainSettings
 from pipeline.domain import Role
 from pipeline.errors import UsageError
-from pipeline.manifest import MANIFEST_SCHEMA, Manifest
-from pipeline.replay import build_schedule
-from pipeline.runfiles import Loss
-from pipeline.settings import ReplaySettings, TrainSettings
+from pipeline.runs.runfiles import Loss
+from pipeline.sampling.manifest import MANIFEST_SCHEMA, Manifest
+from pipeline.sampling.replay import build_schedule
 from retrain.forgetting.arms import ARMS, Arm, parse_arm
 from retrain.forgetting.figures import Senders, ValChunk, draw_threads, figures, matrix, rare_senders
 from retrain.forgetting.orders import by_forgetting, by_sender, by_window, equal, in_place, late, silent_first

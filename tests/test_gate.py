@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.settings import GateSettings
+from pipeline.config.settings import GateSettings
 from registry.gate import Comparison, Evidence, Outcome, RuleOutcome, Ruling, Verdict, decide
 from registry.objections import ASKS, COUNTED, Figure, Objection, Says
 

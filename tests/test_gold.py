@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Split
 from pipeline.errors import MailtideError
-from retrain.beir import Collection, read_collection, safe, write_collection, write_run
-from retrain.bm25 import Bm25Index
-from retrain.engines import rank
-from retrain.gold import Asked, Mail, Query, queries_of
-from retrain.rankings import FIGURES, judge
+from retrain.search.beir import Collection, read_collection, safe, write_collection, write_run
+from retrain.search.bm25 import Bm25Index
+from retrain.search.engines import rank
+from retrain.search.gold import Asked, Mail, Query, queries_of
+from retrain.search.rankings import FIGURES, judge
 
 
 def mail(key: str, ordinal: int, parent: str | None, text: str = "words", split: Split = Split.VAL) -> Mail:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pipeline.config.settings import CostSettings, GateSettings, Settings
 from pipeline.errors import ConfigError, NothingToDo
-from pipeline.settings import CostSettings, GateSettings, Settings
 from pipeline.store.rows import JournalRow, MailboxRow, RunEventRow
 from registry.byhand import promote, reject, rollback
 from registry.decide import fail_run

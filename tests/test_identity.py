@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arrival.identity import base_key, content_sha, id_key, incoming, needs_of
 from pipeline.domain import Attachment, ParsedMail
-from pipeline.identity import base_key, content_sha, id_key, incoming, needs_of
 from tests.support.letters import NOON, PEOPLE, letter
 
 NOBODY: frozenset[str] = frozenset()

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.configuration import load
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import load
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.domain import Arrival, Clock, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError, SourceAway
-from pipeline.feed_settings import ImapFeedSettings
 from pipeline.home import Home
-from pipeline.people import PeopleKey
 from pipeline.store.rows import FeedRow
 from streams.feeds import imap_session
 from streams.feeds.contract import Handed
@@ -296,7 +296,7 @@ def test_a_kill_between_number_and_taking_costs_nothing(server: Dovecot, user: s
     program = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.feed_settings import ImapFeedSettings
+from pipeline.config.feed_settings import ImapFeedSettings
 from tests.test_imap import feed
 for item in feed(Path(sys.argv[1]), ImapFeedSettings.model_validate_json(sys.argv[2])).items(0):
     print(item.number, flush=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.feed_settings import ImapFeedSettings, SecretSettings
 from pipeline.domain import Arrival, DeadLetter
 from pipeline.errors import FeedError, SourceAway
-from pipeline.feed_settings import ImapFeedSettings, SecretSettings
 from streams.feeds.imap import ImapFeed
 from streams.feeds.imap_fetch import GIVEN_UP
 from tests.support.scripted_imap import Answers, ScriptedImap, scripted_imap

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.coverage import read_coverage, windows_trained
 from pipeline.errors import MailtideError, NothingToDo, RegistryError, UsageError
 from pipeline.home import sha256_folder, write_atomic
-from pipeline.requests import BaseRef
+from pipeline.runs.requests import BaseRef
+from pipeline.sampling.coverage import read_coverage, windows_trained
 from pipeline.store.rows import AdapterRow, JournalRow
 from registry.byhand import promote
 from registry.decide import journal

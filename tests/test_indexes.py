@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.index_settings import IndexSettings
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.index_settings import IndexSettings
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
 from pipeline.versions import VERSIONS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.halves import gating_threads, selecting_threads
 from pipeline.intervals import Interval, detectable, proportion_interval, ratio_interval, t_quantile
+from pipeline.sampling.halves import gating_threads, selecting_threads
 
 observations = st.lists(
     st.tuples(st.floats(-10, 10), st.integers(1, 1000), st.sampled_from("abcdefgh")), min_size=2, max_size=40

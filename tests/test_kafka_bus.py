@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from pipeline.events import Event, Topic
 from streams.bus.connection import client_options

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
+from pipeline.config.feed_settings import SecretSettings
 from pipeline.errors import BusError, SecretError
-from pipeline.feed_settings import SecretSettings
 from streams.bus.connection import faust_options, tls_context
 from streams.bus.topics import check_topics, create_topics, topic_states
 from tests.support.certificates import Authority

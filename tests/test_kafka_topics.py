@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from pipeline.events import Topic
 from streams.bus.connection import client_options

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.settings import ModelSettings
 from pipeline.domain import Split
-from pipeline.runfiles import Exclusions, Loss
-from pipeline.settings import ModelSettings
-from retrain.base import learn_tokenizer, new_network
-from retrain.batches import Source, encode
-from retrain.heldout import HeldOut, frozen_sample, held_out_chunks
-from retrain.losses import EVAL_VERSION, score
-from retrain.model import choose_compute
-from retrain.results import cells, entries
-from retrain.select import Scored, best_step, mean_loss, should_stop
+from pipeline.runs.runfiles import Exclusions, Loss
+from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
+from retrain.evaluation.losses import EVAL_VERSION, score
+from retrain.evaluation.results import cells, entries
+from retrain.evaluation.select import Scored, best_step, mean_loss, should_stop
+from retrain.models.base import learn_tokenizer, new_network
+from retrain.models.model import choose_compute
+from retrain.training.batches import Source, encode
 from tests.support.mailroom import TINY, Mailroom, letters
 
 

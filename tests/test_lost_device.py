@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, write_atomic
-from pipeline.settings import Settings
-from retrain.lost_device import DEVICE, DeviceGone, is_device_lost, require_same_device
 from retrain.progress import Progress
 from retrain.run import execute
+from retrain.training.lost_device import DEVICE, DeviceGone, is_device_lost, require_same_device
 from retrain.worker import serve
 from streams.bus.embedded import EmbeddedBus
 from streams.faults import tells_of_lost_device

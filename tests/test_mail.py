@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.charsets import decode
-from pipeline.dates import parse_date
 from pipeline.domain import Address
-from pipeline.headers import in_reply_to, message_id, newest_received, references
-from pipeline.html_text import html_to_text
-from pipeline.mail import MAX_TEXT, mail_json, parse_mail
-from pipeline.mime import MAX_DEPTH, MAX_PARTS
-from pipeline.subjects import normalise_subject
+from pipeline.parsing.charsets import decode
+from pipeline.parsing.dates import parse_date
+from pipeline.parsing.headers import in_reply_to, message_id, newest_received, references
+from pipeline.parsing.html_text import html_to_text
+from pipeline.parsing.mail import MAX_TEXT, mail_json, parse_mail
+from pipeline.parsing.mime import MAX_DEPTH, MAX_PARTS
+from pipeline.parsing.subjects import normalise_subject
 from tests.bench.parsing import bench_malformed, bench_mutated
 
 MAILS = Path(__file__).parent / "mails"

@@ -12,10 +12,10 @@ from subprocess import Popen
 
 import pytest
 
+from pipeline.arrival.people import PeopleKey
 from pipeline.domain import Arrival, Clock
 from pipeline.events import Topic
 from pipeline.home import Home
-from pipeline.people import PeopleKey
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
 from pipeline.versions import VERSIONS

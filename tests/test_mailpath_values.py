@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bus_settings import ParseSettings
+from pipeline.config.bus_settings import ParseSettings
 from pipeline.domain import Address, Arrival, Attachment, DeadLetter, Item, Parsed, ParsedMail, Tick, TickKind
 from pipeline.errors import BusError
 from pipeline.home import Home
-from pipeline.mail import parse_mail
+from pipeline.parsing.mail import parse_mail
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.answers import Answering
 from streams.mailpath.claim_checks import ClaimChecks, ClaimMissing

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.coverage import COVERAGE_SCHEMA, write_coverage
+from pipeline.config.settings import ReplayCaps, ReplaySettings
 from pipeline.domain import Chunk, Role, Split
 from pipeline.errors import RunError, ShardError
 from pipeline.home import Home
-from pipeline.manifest import Manifest, build_manifest, read_manifest, waiting_windows, write_manifest
 from pipeline.parquet import with_note
-from pipeline.requests import AdapterRef, RunRequest
-from pipeline.runfiles import Exclusions
-from pipeline.settings import ReplayCaps, ReplaySettings
+from pipeline.runs.requests import AdapterRef, RunRequest
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
+from pipeline.sampling.manifest import Manifest, build_manifest, read_manifest, waiting_windows, write_manifest
 from tests.support.lineage import MAILBOX, Lineage, make_chunk, run_settings
 
 NOTHING = Exclusions(frozenset(), frozenset())

@@ -12,9 +12,9 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.notice_settings import NotifySettings
-from pipeline.people import PeopleKey
-from pipeline.settings import CostSettings, Settings
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.notice_settings import NotifySettings
+from pipeline.config.settings import CostSettings, Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
 from pipeline.versions import VERSIONS

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.configuration import load
+from pipeline.config.configuration import load
+from pipeline.config.notice_settings import MailTarget, NotifySettings, WebhookTarget
+from pipeline.config.settings import Settings
 from pipeline.errors import ConfigError, NoticeError, SecretError
 from pipeline.events import Event, RunRequested, WindowClosed
-from pipeline.notice_settings import MailTarget, NotifySettings, WebhookTarget
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, DeadLetterRow, MetricRow, NoticeRow, RunEventRow
 from registry.byhand import promote, rollback
@@ -392,7 +392,7 @@ if not os.path.exists(marker):
 SENDS = """
 import os, pathlib, sys
 os.environ["SENDER"] = str(os.getpid())
-from pipeline.configuration import read_home
+from pipeline.config.configuration import read_home
 from pipeline.home import Home
 from streams.notices.at_once import send_waiting
 home = Home(pathlib.Path(sys.argv[1]))

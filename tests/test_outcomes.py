@@ -12,15 +12,15 @@ import pytest
 from pipeline.domain import Split
 from pipeline.home import write_atomic
 from pipeline.parquet import write_table
-from pipeline.questionfile import QUESTIONS, Question, read_questions, write_questions
-from pipeline.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
+from pipeline.runs.questionfile import QUESTIONS, Question, read_questions, write_questions
+from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
 from pipeline.store.people_sql import run_people_sql
 from registry.outcomes import WRITTEN
-from retrain.bm25 import Bm25Index
-from retrain.gold import Mail
-from retrain.rag import reply_figures
-from retrain.results import metric_of, retrieval_entry
-from retrain.retrieval import evaluate_index
+from retrain.evaluation.rag import reply_figures
+from retrain.evaluation.results import metric_of, retrieval_entry
+from retrain.search.bm25 import Bm25Index
+from retrain.search.gold import Mail
+from retrain.search.retrieval import evaluate_index
 from tests.support.finished import SELECTED, Finished
 
 GAIN = """

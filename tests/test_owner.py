@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.configuration import load
+from pipeline.arrival.leaks import find_leaks
+from pipeline.arrival.people import PeopleKey
+from pipeline.arrival.splits import split_of
+from pipeline.config.configuration import load
 from pipeline.domain import Arrival, Clock, Item, Parsed, Tick, TickKind
 from pipeline.errors import StoreError
 from pipeline.home import Home
-from pipeline.leaks import find_leaks
-from pipeline.people import PeopleKey
-from pipeline.splits import split_of
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, FeedRow, MessageRow
 from streams.demo.mailbox import write_mailbox

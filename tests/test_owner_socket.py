@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import Settings
 from pipeline.errors import ConfigError, StoreError, StoreHeldError, UsageError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
 from pipeline.versions import VERSIONS

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.settings import ModelSettings, TrainSettings
-from retrain.base import learn_tokenizer, new_network
-from retrain.batches import Example, collate
-from retrain.model import choose_compute, fresh_adapter, load_base
-from retrain.nll import token_nll
+from pipeline.config.settings import ModelSettings, TrainSettings
+from retrain.evaluation.nll import token_nll
+from retrain.models.base import learn_tokenizer, new_network
+from retrain.models.model import choose_compute, fresh_adapter, load_base
+from retrain.training.batches import Example, collate
 from tests.support.mailroom import TINY
 
 COMPUTE = choose_compute(ModelSettings(dtype="float32"), 1)

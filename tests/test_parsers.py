@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.bus_settings import ParseSettings
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.bus_settings import ParseSettings
+from pipeline.config.settings import MailboxSettings
 from pipeline.domain import Arrival, DeadLetter, Parsed, Tick, TickKind
 from pipeline.errors import FeedError, MailtideError
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import MailboxSettings
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.contract import Handed
 from streams.parsers.frames import Orders, Refused
@@ -250,7 +250,7 @@ def test_an_exception_is_an_answer_that_names_its_kind_alone() -> None:
 
 PARENT = """
 import sys
-from pipeline.bus_settings import ParseSettings
+from pipeline.config.bus_settings import ParseSettings
 from streams.parsers.pool import ParserPool
 from tests.test_parsers import arrival
 pool = ParserPool(ParseSettings(processes=2))

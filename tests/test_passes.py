@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.capacity.passes import PASSES, Change, Passes, halved, read_changes, write_changes
 from pipeline.errors import RunError
-from pipeline.passes import PASSES, Change, Passes, halved, read_changes, write_changes
 
 
 def test_the_size_changes_after_the_step_named() -> None:

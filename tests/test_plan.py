@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.coverage import Reach
+from pipeline.config.settings import CostSettings, ReplaySettings, TrainSettings
 from pipeline.domain import Bucket, Role, Split
 from pipeline.errors import NothingToDo, RunError, ShardError
-from pipeline.plan import EXCLUSIONS, MANIFEST, SCHEDULE, plan_run, prepare_run
-from pipeline.requests import RunRequest
-from pipeline.runfiles import Exclusions, write_exclusions
-from pipeline.settings import CostSettings, ReplaySettings, TrainSettings
+from pipeline.runs.plan import EXCLUSIONS, MANIFEST, SCHEDULE, plan_run, prepare_run
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import Exclusions, write_exclusions
+from pipeline.sampling.coverage import Reach
 from tests.support.lineage import MAILBOX, Lineage, make_chunk, run_settings
 
 NOTHING = Exclusions(frozenset(), frozenset())

@@ -12,14 +12,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.canaries import CANARY, SPACE, canary_chunks, cut, exposure, others, said
+from pipeline.arrival.people import PeopleKey
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import TrainSettings
 from pipeline.domain import Chunk, Split, Tier
-from pipeline.people import PeopleKey
-from pipeline.requests import RunRequest
-from pipeline.ruler import load_ruler
-from pipeline.runfiles import NEAR_COPY, read_losses
-from pipeline.settings import TrainSettings
-from retrain.canaries import canary_evidence, exposures
+from pipeline.privacy.canaries import CANARY, SPACE, canary_chunks, cut, exposure, others, said
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import NEAR_COPY, read_losses
+from retrain.evaluation.canaries import canary_evidence, exposures
 from retrain.progress import Progress
 from retrain.run import execute
 from tests.conftest import REPOSITORY
@@ -79,8 +79,8 @@ def test_one_never_read_is_not(remembering: tuple[Mailroom, RunRequest, str]) ->
     """The same adapter, and numbers of another home: as likely as any others."""
     from peft import PeftModel
 
-    from retrain.base import locate
-    from retrain.model import choose_compute, load_base, load_tokenizer
+    from retrain.models.base import locate
+    from retrain.models.model import choose_compute, load_base, load_tokenizer
 
     room, request, _ = remembering
     model_settings = request.settings.model

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.configuration import load, read_home
-from pipeline.footprint import Device
+from pipeline.capacity.footprint import Device
+from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
+from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
+from pipeline.config.configuration import load, read_home
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.room import Asked, Fit, Lengths, Room, find_room
-from pipeline.settings import Settings
-from pipeline.shapes import Shape, builtin_shape, shape_of
 from streams.cli.commands import carry_out
 from streams.planning import BUILTIN_TOKENS, OTHER_TOKENS
 from tests.conftest import REPOSITORY

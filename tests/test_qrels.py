@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.home import Home
-from retrain.beir import read_collection
+from retrain.search.beir import read_collection
 from streams.cli.commands import carry_out
 from streams.demo.mailbox import write_mailbox
 

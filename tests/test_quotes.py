@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.quotes import own_words
+from pipeline.parsing.quotes import own_words
 from tests.bench.parsing import bench_own_words
 
 

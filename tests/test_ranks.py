@@ -14,23 +14,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.config.settings import ModelSettings, TrainSettings
 from pipeline.home import sha256_file
-from pipeline.plan import EXCLUSIONS, prepare_run
-from pipeline.requests import RunRequest
-from pipeline.runfiles import read_exclusions, read_losses
-from pipeline.settings import ModelSettings, TrainSettings
-from retrain import checkpoints
-from retrain.adapters import CONFIG, WEIGHTS
-from retrain.base import find_base
-from retrain.batches import Example
-from retrain.join import main as join_main
-from retrain.launch import RanksVanished, train_together
-from retrain.metrics import METRICS, read_metrics
-from retrain.model import choose_compute
+from pipeline.runs.plan import EXCLUSIONS, prepare_run
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import read_exclusions, read_losses
+from retrain.models.adapters import CONFIG, WEIGHTS
+from retrain.models.base import find_base
+from retrain.models.model import choose_compute
+from retrain.processes.join import main as join_main
+from retrain.processes.launch import RanksVanished, train_together
+from retrain.processes.shares import shared_passes, shares
 from retrain.progress import Progress
-from retrain.shares import shared_passes, shares
 from retrain.study import CHECKPOINTS, open_study, train
-from retrain.trainer import StepRecord
+from retrain.training import checkpoints
+from retrain.training.batches import Example
+from retrain.training.metrics import METRICS, read_metrics
+from retrain.training.trainer import StepRecord
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 from tests.support.ports import free_ports
 
@@ -117,7 +117,9 @@ def trained_alike(run: Ran, reference: Ran) -> None:
 def members() -> list[psutil.Process]:
     """The processes that train together below this one."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if "retrain.together" in process.cmdline() and "RANK" in process.environ()]
+    return [
+        process for process in below if "retrain.processes.together" in process.cmdline() and "RANK" in process.environ()
+    ]
 
 
 def kill_one(progress: Progress) -> None:
@@ -155,7 +157,7 @@ def test_two_machines_that_share_the_model_out_train_what_one_process_trains(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     (port,) = free_ports(1)
     run = Ran(tmp_path, 1, alone.base, machines=2, address=f"127.0.0.1:{port}", shard=True)
-    command = [sys.executable, "-m", "retrain.join", str(run.home.root), run.request.run_id, "1"]
+    command = [sys.executable, "-m", "retrain.processes.join", str(run.home.root), run.request.run_id, "1"]
     heard: list[Progress] = []
     with subprocess.Popen(command) as other:
         try:
@@ -163,7 +165,7 @@ def test_two_machines_that_share_the_model_out_train_what_one_process_trains(
             assert other.wait(600) == 0
         finally:
             other.kill()
-    assert "retrain.join" in heard[0].text
+    assert "retrain.processes.join" in heard[0].text
     trained_alike(run, alone)
     theirs, own = load_file(alone.last / WEIGHTS), load_file(run.last / WEIGHTS)
     assert theirs.keys() == own.keys()

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline.configuration import rows
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import rows
+from pipeline.config.settings import MailboxSettings, Settings
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import MailboxSettings, Settings
 from pipeline.store import Store
 from pipeline.store.export import VIEWS
 from pipeline.versions import VERSIONS

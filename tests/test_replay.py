@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.settings import ReplaySettings, TrainSettings
 from pipeline.domain import Role
 from pipeline.errors import RunError
-from pipeline.manifest import MANIFEST_SCHEMA, Manifest
-from pipeline.rehearsal import Pool, apportion, draw, quota
-from pipeline.replay import Batch, Schedule, build_schedule, read_schedule, write_schedule
-from pipeline.settings import ReplaySettings, TrainSettings
+from pipeline.sampling.manifest import MANIFEST_SCHEMA, Manifest
+from pipeline.sampling.rehearsal import Pool, apportion, draw, quota
+from pipeline.sampling.replay import Batch, Schedule, build_schedule, read_schedule, write_schedule
 from tests.support.lineage import bucket_of
 
 Row = tuple[str, str, int]

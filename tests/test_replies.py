@@ -14,24 +14,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chunks import build_chunks
+from pipeline.arrival.people import PeopleKey
+from pipeline.chunking.chunks import build_chunks
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import ChunkSettings, MailboxSettings, ModelSettings, Settings
 from pipeline.domain import Chunk, Split, StoredMessage, Tier
 from pipeline.errors import ConfigError, NothingToDo, RunError
 from pipeline.home import Home
-from pipeline.manifest import read_manifest
-from pipeline.objectives import eval_version, owner_of, reply_places
-from pipeline.people import PeopleKey
-from pipeline.plan import prepare_run
-from pipeline.ruler import load_ruler
-from pipeline.runfiles import read_losses
-from pipeline.settings import ChunkSettings, MailboxSettings, ModelSettings, Settings
+from pipeline.runs.plan import prepare_run
+from pipeline.runs.runfiles import read_losses
+from pipeline.sampling.manifest import read_manifest
+from pipeline.sampling.objectives import eval_version, owner_of, reply_places
 from registry.evidence import gather
-from retrain.base import learn_tokenizer
-from retrain.batches import IGNORED, Example, collate
-from retrain.dialogues import Template
-from retrain.losses import EVAL_VERSION
-from retrain.replies import ReplyEncoder, told_of
+from retrain.evaluation.losses import EVAL_VERSION
+from retrain.models.base import learn_tokenizer
 from retrain.run import execute
+from retrain.training.batches import IGNORED, Example, collate
+from retrain.training.dialogues import Template
+from retrain.training.replies import ReplyEncoder, told_of
 from tests.support.lineage import sender_key
 from tests.support.mailroom import PEOPLE, TINY, Mailroom, letters, tiny_settings
 

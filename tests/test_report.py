@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import RunError, UsageError
 from pipeline.home import write_atomic
-from pipeline.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
+from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
 from streams.report.page import page
 from streams.report.story import Example, Mail, gather_story
 from streams.report.writing import REPORT, try_to_write_report, write_report

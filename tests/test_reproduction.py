@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, sha256_file, sha256_folder
-from pipeline.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, RunResult
 from retrain.run import execute
 from streams.lease import training_lease
 from streams.reproduction import DERIVED, compare, made_again, reproduce

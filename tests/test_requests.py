@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.requests import LATER, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.settings import EvalSettings, ModelSettings, ReplaySettings, TrainSettings
+from pipeline.config.settings import EvalSettings, ModelSettings, ReplaySettings, TrainSettings
+from pipeline.runs.requests import LATER, BaseRef, RunRequest, RunSettings, ShardRef
 
 
 def request(**train: Any) -> RunRequest:
@@ -35,7 +35,8 @@ def request(**train: Any) -> RunRequest:
 
 
 def test_a_request_keeps_its_id_from_version_to_version() -> None:
-    """A new setting that changes a run's bytes belongs into ``pipeline.requests.LATER``; a changed default changes ids."""
+    """A new setting that changes a run's bytes belongs into ``pipeline.runs.requests.LATER``; a changed default changes
+    ids."""
     assert request().run_id == "b703cdef6b2e"
 
 

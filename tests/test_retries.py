@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.attempts import ATTEMPTS, Attempts, read_attempts, write_attempts
+from pipeline.config.settings import ModelSettings, RetrySettings, TrainSettings
 from pipeline.home import sha256_file, sha256_folder
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import ModelSettings, RetrySettings, TrainSettings
-from retrain.metrics import read_metrics
+from pipeline.runs.attempts import ATTEMPTS, Attempts, read_attempts, write_attempts
+from pipeline.runs.requests import RunRequest, RunResult
 from retrain.progress import Progress
-from retrain.retries import MOVED, settled
 from retrain.run import execute
+from retrain.training.metrics import read_metrics
+from retrain.training.retries import MOVED, settled
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 
 RETRY = RetrySettings(attempts=2, threshold=0.05, factor=0.5)

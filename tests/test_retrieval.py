@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Split
 from pipeline.errors import MailtideError
-from pipeline.runfiles import Exclusions
-from retrain.bm25 import Bm25Index, words
-from retrain.gold import Mail
-from retrain.retrieval import evaluate_retrieval, read_mails
+from pipeline.runs.runfiles import Exclusions
+from retrain.search.bm25 import Bm25Index, words
+from retrain.search.gold import Mail
+from retrain.search.retrieval import evaluate_retrieval, read_mails
 from tests.support.mailroom import Mailroom
 
 DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=25)

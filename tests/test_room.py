@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.configuration import load
-from pipeline.footprint import Device
-from pipeline.passes import halved
-from pipeline.room import Asked, Fit, Lengths, find_room
-from pipeline.settings import EvalSettings, ModelSettings, TrainSettings
-from pipeline.shapes import Shape, shape_of
+from pipeline.capacity.footprint import Device
+from pipeline.capacity.passes import halved
+from pipeline.capacity.room import Asked, Fit, Lengths, find_room
+from pipeline.capacity.shapes import Shape, shape_of
+from pipeline.config.configuration import load
+from pipeline.config.settings import EvalSettings, ModelSettings, TrainSettings
 from streams.demo.mailbox import write_mailbox
 from tests.support.program import complaint, make, run
 

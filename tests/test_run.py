@@ -13,22 +13,22 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pipeline.coverage import read_coverage, windows_trained
+from pipeline.config.settings import EvalSettings, ModelSettings
 from pipeline.errors import RunError
-from pipeline.halves import selects
 from pipeline.home import sha256_file, sha256_folder
-from pipeline.replyfiles import Given, read_reply_losses, write_reply_losses
-from pipeline.requests import AdapterRef, RunRequest, RunResult
-from pipeline.runfiles import read_losses
-from pipeline.settings import EvalSettings, ModelSettings
+from pipeline.runs.replyfiles import Given, read_reply_losses, write_reply_losses
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.runfiles import read_losses
+from pipeline.sampling.coverage import read_coverage, windows_trained
+from pipeline.sampling.halves import selects
 from retrain.benchmarks.byhand import measure
 from retrain.benchmarks.items import ITEMS, read_items, write_items
 from retrain.benchmarks.tasks import read_tasks
-from retrain.generate import generate
-from retrain.metrics import read_metrics
+from retrain.models.generate import generate
 from retrain.offline import OFFLINE
 from retrain.progress import Progress
 from retrain.run import execute
+from retrain.training.metrics import read_metrics
 from tests.conftest import REPOSITORY
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import credentials, labelled, personal
-from pipeline.credentials import SHAPES
-from pipeline.scrub import MASKED, count_masked, mask_credentials, masker, placeholder
-from pipeline.settings import PrivacySettings
+from pipeline.config.settings import PrivacySettings
+from pipeline.privacy import credentials, labelled, personal
+from pipeline.privacy.credentials import SHAPES
+from pipeline.privacy.scrub import MASKED, count_masked, mask_credentials, masker, placeholder
 from tests.support.secrets import KINDS, plant, planted_into
 
 constants, parser = importlib.import_module("re._constants"), importlib.import_module("re._parser")

@@ -16,8 +16,8 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 from pydantic import ValidationError
 
+from pipeline.config.feed_settings import SecretSettings
 from pipeline.errors import SecretError
-from pipeline.feed_settings import SecretSettings
 from streams.secrets import place_of, secret_of
 
 SECRET = "correct horse battery staple"

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from pipeline.server_settings import ServeSettings
+from pipeline.config.server_settings import ServeSettings
 from streams.server.errors import invalid_request, of_ours
 from streams.server.gatekeeping import GRACE_SECONDS, MOST_CALLERS, Gatekeeper
 from streams.server.tokens import Tokens

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError, UsageError
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import ModelSettings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from retrain.serving.asked import EngineStopped, Finish, Job, Piece, PromptTooLong, QueueFull, Sampling
 from retrain.serving.choosing import Dice, choose
 from retrain.serving.engine import Engine, Room
@@ -177,7 +177,7 @@ def test_a_model_that_keeps_a_window_of_its_past_is_served_in_batches_that_do_no
 ) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
-    from retrain.model import load_tokenizer
+    from retrain.models.model import load_tokenizer
 
     folder = tmp_path / "windowed"
     load_tokenizer(served.home.root / served.base.path).save_pretrained(str(folder))

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.chunking.shards import CHUNK_FIELDS, erase_texts, read_meta, read_texts, verify_shard, write_shard
 from pipeline.domain import Chunk, Split, Tier
 from pipeline.errors import ShardError
 from pipeline.home import sha256_file
-from pipeline.shards import CHUNK_FIELDS, erase_texts, read_meta, read_texts, verify_shard, write_shard
 from tests.support.lineage import make_chunk
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arrival.splits import split_of, unit
+from pipeline.config.settings import SplitSettings
 from pipeline.domain import Split
-from pipeline.settings import SplitSettings
-from pipeline.splits import split_of, unit
 
 
 def test_unit_is_the_first_eight_bytes_of_sha256() -> None:

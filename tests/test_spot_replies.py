@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pipeline.config.settings import EvalSettings, TrainSettings
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo
 from pipeline.home import sha256_folder
-from pipeline.requests import AdapterRef
-from pipeline.runfiles import Exclusions
-from pipeline.settings import EvalSettings, TrainSettings
-from pipeline.spotsheet import Check, Side
-from retrain.adapters import WEIGHTS
-from retrain.retrieval import read_mails
+from pipeline.runs.requests import AdapterRef
+from pipeline.runs.runfiles import Exclusions
+from pipeline.runs.spotsheet import Check, Side
+from retrain.evaluation.spot_replies import make_sheet
+from retrain.models.adapters import WEIGHTS
 from retrain.run import execute
-from retrain.spot_replies import make_sheet
+from retrain.search.retrieval import read_mails
 from tests.support.lineage import MAILBOX
 from tests.support.mailroom import Mailroom, tiny_settings
 

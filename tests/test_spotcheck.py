@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, StoreError, UsageError
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
-from pipeline.spotsheet import Check, Line, Sheet, read_sheet, sheet_path, write_sheet, written_before
+from pipeline.runs.spotsheet import Check, Line, Sheet, read_sheet, sheet_path, write_sheet, written_before
 from pipeline.store.rows import ExclusionRow, MailboxRow, SpotRow
 from registry.decided import decided, request_of
 from registry.explain import explain

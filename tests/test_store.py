@@ -22,11 +22,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.arrival.threads import SUBJECT_USES, Needs
+from pipeline.config.settings import ChunkSettings, MailboxSettings, Settings, SplitSettings
 from pipeline.domain import Clock, Split
 from pipeline.errors import ConfigError, StoreError, StoreHeldError, UsageError
 from pipeline.events import Event, RunFinished
 from pipeline.home import Home
-from pipeline.settings import ChunkSettings, MailboxSettings, Settings, SplitSettings
 from pipeline.store import Store, Versions, reading
 from pipeline.store.probe import FEW, hash_of
 from pipeline.store.rows import (
@@ -47,7 +48,6 @@ from pipeline.store.rows import (
     TextRow,
 )
 from pipeline.store.tables import HASHED, ROW_TYPES, Packed, table_of
-from pipeline.threads import SUBJECT_USES, Needs
 from tests.support.appender import BATCH
 from tests.support.rows import KEY, START, VERSIONS, any_row, flat, message, new_store, sha, thread
 

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.arrival.windows import OpenWindow
 from pipeline.errors import RegistryError, UsageError
 from pipeline.home import Home
 from pipeline.store import Store
@@ -32,7 +33,6 @@ from pipeline.store.rows import (
     ShardRow,
     WindowStateRow,
 )
-from pipeline.windows import OpenWindow
 from registry.journal import Happening, RegistryState, advance
 from tests.support.rows import KEY, START, any_row, flat, message, new_store, thread
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from pipeline.config.settings import MailboxSettings
 from pipeline.domain import Arrival
 from pipeline.errors import FeedError, SourceAway
 from pipeline.home import Home
-from pipeline.settings import MailboxSettings
 from streams.feeds.contract import Handed
 from streams.feeds.maildir import MaildirFeed
 from streams.feeds.mbox import MboxFeed

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from retrain.latency import quantile, slower
+from retrain.evaluation.latency import quantile, slower
+from retrain.evaluation.text_metrics import METRICS, Bleu, ExactMatch, PairMetric, RougeL, TokenF1, repetition
 from retrain.offline import keep_offline
-from retrain.text_metrics import METRICS, Bleu, ExactMatch, PairMetric, RougeL, TokenF1, repetition
 
 REAL = "Shall we sail at noon on Tuesday, weather permitting?"
 

@@ -14,17 +14,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.chunking.quality import Quality
+from pipeline.chunking.shards import erase_texts
+from pipeline.chunking.tiers import scores_of
+from pipeline.config.settings import ReplaySettings, Settings
 from pipeline.domain import Chunk, Role, Split
 from pipeline.errors import ConfigError, NothingToDo, UsageError
-from pipeline.manifest import CANDIDATE_SCHEMA, Manifest, build_manifest, manifest_of, read_manifest, write_manifest
-from pipeline.plan import plan_run, prepare_run
-from pipeline.quality import Quality
-from pipeline.requests import RunRequest
-from pipeline.runfiles import Exclusions
+from pipeline.runs.plan import plan_run, prepare_run
+from pipeline.runs.requests import RunRequest
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.manifest import (
+    CANDIDATE_SCHEMA,
+    Manifest,
+    build_manifest,
+    manifest_of,
+    read_manifest,
+    write_manifest,
+)
 from pipeline.scratch import Scratch
-from pipeline.settings import ReplaySettings, Settings
-from pipeline.shards import erase_texts
-from pipeline.tiers import scores_of
 from streams.tiers import tier_report
 from streams.whatif.policies import read_policies
 from tests.support.finished import Finished
@@ -194,7 +201,7 @@ def test_limits_make_another_run_and_their_absence_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["tier_caps.news=0.5", "tier_caps.bulk=1.5", "tier_weights.bulk=0.0001"])
 def test_a_limit_that_means_nothing_is_a_mistake(given: str) -> None:
-    from pipeline.configuration import load
+    from pipeline.config.configuration import load
 
     with pytest.raises(ConfigError):
         load(None, environment={}, overrides=[f"replay.{given}"])

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.capacity.passes import CPU_PASS_TOKENS
+from pipeline.config.settings import ModelSettings, TrainSettings
 from pipeline.domain import Split
 from pipeline.errors import RunError
-from pipeline.passes import CPU_PASS_TOKENS
-from pipeline.runfiles import Loss, read_losses
-from pipeline.settings import ModelSettings, TrainSettings
-from retrain import checkpoints
-from retrain.base import build
-from retrain.batches import Batch, Example, Source, encode, groups_of_like_length
-from retrain.losses import EVAL_VERSION, score
-from retrain.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
-from retrain.tracking import trackers
-from retrain.trainer import Checkpointing, Recipe, StepRecord, fit
+from pipeline.runs.runfiles import Loss, read_losses
+from retrain.evaluation.losses import EVAL_VERSION, score
+from retrain.models.base import build
+from retrain.models.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
+from retrain.training import checkpoints
+from retrain.training.batches import Batch, Example, Source, encode, groups_of_like_length
+from retrain.training.tracking import trackers
+from retrain.training.trainer import Checkpointing, Recipe, StepRecord, fit
 from tests.support.mailroom import TINY, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)

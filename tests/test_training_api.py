@@ -17,9 +17,9 @@ from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.testclient import TestClient
 
-from pipeline.configuration import read_home
+from pipeline.config.configuration import read_home
+from pipeline.config.settings import CostSettings, Settings
 from pipeline.home import Home
-from pipeline.settings import CostSettings, Settings
 from pipeline.store.rows import MailboxRow
 from registry.byhand import reject
 from streams.demo.mailbox import write_mailbox

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline.configuration import load
+from pipeline.config.configuration import load
 from streams.cli.commands import cli
 from tests.conftest import REPOSITORY
 from tests.support.services import require

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain import vectors as vectors_module
-from retrain.embedder import load_embedder, model_there
-from retrain.engines import Fused, fuse
-from retrain.vector_file import DATA, NOTE, read_note, read_vectors, write_vectors
-from retrain.vectors import Document, Embedded, VectorIndex, embed_documents
+from retrain.search import vectors as vectors_module
+from retrain.search.embedder import load_embedder, model_there
+from retrain.search.engines import Fused, fuse
+from retrain.search.vector_file import DATA, NOTE, read_note, read_vectors, write_vectors
+from retrain.search.vectors import Document, Embedded, VectorIndex, embed_documents
 from tests.support.embedding import TrigramEmbedder
 from tests.support.services import require
 

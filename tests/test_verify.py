@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pipeline.chunking.shards import CHUNKS, TEXT, erase_texts
 from pipeline.errors import RegistryError, UsageError
-from pipeline.shards import CHUNKS, TEXT, erase_texts
 from pipeline.store.rows import ExclusionRow
 from registry.receipt import FILES, RECEIPT, Receipt
 from registry.signing import SigningKey

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.config.index_settings import IndexSettings, WeaviateSettings
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.index_settings import IndexSettings, WeaviateSettings
-from pipeline.settings import Settings
 from pipeline.store import Store
 from registry.answer import answer
 from registry.finding import find
 from registry.indexes import stored_vectors
 from registry.remote_indexes import Remote, held_up_to
-from retrain.engines import rank
-from retrain.gold import Query
-from retrain.vectors import VectorIndex, embed_documents
-from retrain.weaviate import NOTHING, Address, Held, Object, WeaviateIndex, connected
+from retrain.search.engines import rank
+from retrain.search.gold import Query
+from retrain.search.vectors import VectorIndex, embed_documents
+from retrain.search.weaviate import NOTHING, Address, Held, Object, WeaviateIndex, connected
 from streams.indexing import rebuild, server_standing
 from tests.support.embedding import TrigramEmbedder
 from tests.support.ports import free_ports

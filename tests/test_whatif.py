@@ -14,18 +14,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.configuration import load, read_home
+from pipeline.arrival.windows import due
+from pipeline.config.configuration import load, read_home
+from pipeline.config.settings import Settings, WindowSettings
 from pipeline.domain import Clock, DeadLetter, Item, Parsed, Tick, TickKind
 from pipeline.errors import UsageError
 from pipeline.home import Home, private_dir
-from pipeline.plan import prepare_run
-from pipeline.requests import RunRequest, RunResult, RunSettings, ShardRef
-from pipeline.runfiles import write_exclusions
-from pipeline.settings import Settings, WindowSettings
+from pipeline.runs.plan import prepare_run
+from pipeline.runs.requests import RunRequest, RunResult, RunSettings, ShardRef
+from pipeline.runs.runfiles import write_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, RequestRow, RunResultRow, ShardRow
 from pipeline.versions import VERSIONS
-from pipeline.windows import due
 from streams.claims import base_of
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.cron import next_moment
+from pipeline.arrival.cron import next_moment
+from pipeline.arrival.windows import Closing, OpenWindow, due, on_mail, on_tick
+from pipeline.config.settings import WindowSettings
 from pipeline.domain import Clock, Tick, TickKind
-from pipeline.settings import WindowSettings
-from pipeline.windows import Closing, OpenWindow, due, on_mail, on_tick
 
 START = datetime(2024, 1, 1)
 DAY = timedelta(days=1)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import RunError
-from retrain.launch import RanksVanished
+from retrain.processes.launch import RanksVanished
 from retrain.progress import Progress
 from retrain.worker import serve
 from tests.conftest import REPOSITORY

@@ -15,7 +15,7 @@ from pipeline.versions import Versions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from pipeline.settings import Settings
+    from pipeline.config.settings import Settings
 
 
 def frozen_settings(settings: Settings) -> dict[str, object]:

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arrival.threads import SUBJECT_USES, Known, KnownThread, Needs, SubjectUse, Version
 from pipeline.domain import Split
 from pipeline.store.connection import store_errors
 from pipeline.store.probe import FEW, near, near_few, registered
-from pipeline.threads import SUBJECT_USES, Known, KnownThread, Needs, SubjectUse, Version
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

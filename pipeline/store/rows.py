@@ -1,6 +1,6 @@
 """One frozen dataclass per table: the fields are the columns, in order. Rows are only ever appended.
 
-Values that identify a person (addresses, names, subjects) are keyed hashes here (:mod:`pipeline.people`); the words
+Values that identify a person (addresses, names, subjects) are keyed hashes here (:mod:`pipeline.arrival.people`); the words
 themselves are ``PersonRow`` and ``TextRow`` and live in ``bodies.duckdb``.
 """
 
@@ -251,7 +251,7 @@ class SourceOffsetRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class WindowStateRow(Row):
-    """The open window after a commit, as JSON of :class:`pipeline.windows.OpenWindow`; the newest row counts."""
+    """The open window after a commit, as JSON of :class:`pipeline.arrival.windows.OpenWindow`; the newest row counts."""
 
     TABLE = "window_states"
     mailbox: str

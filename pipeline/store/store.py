@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.arrival.people import PeopleKey
 from pipeline.errors import ConfigError, StoreError, UsageError
 from pipeline.home import fsync_dir, private_dir
-from pipeline.people import PeopleKey
 from pipeline.store import append, lookup, people_sql, reading
 from pipeline.store.connection import connect, cursor, store_errors
 from pipeline.store.frozen import disagreements, freeze, frozen_settings, frozen_versions
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyarrow import RecordBatch
 
+    from pipeline.arrival.threads import Known, Needs
+    from pipeline.config.settings import Settings
     from pipeline.domain import StoredMessage
     from pipeline.events import Event
     from pipeline.home import Home
-    from pipeline.settings import Settings
-    from pipeline.threads import Known, Needs
 
 R = TypeVar("R", bound=Row)
 

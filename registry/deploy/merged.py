@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.errors import DeployError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home, fsync_dir, private_dir
-from pipeline.requests import BaseRef
+from pipeline.runs.requests import BaseRef
 from registry.deploy.contract import Speed
 from registry.deploy.symlink import point
 
@@ -50,7 +50,7 @@ class Merged:
         asked = ["--base", str(base), "--adapter", str(self._home.root / promotion.path), "--out", str(written)]
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "retrain.merging", *asked], capture_output=True, text=True, check=False
+                [sys.executable, "-m", "retrain.models.merging", *asked], capture_output=True, text=True, check=False
             )
             if done.returncode != 0:
                 why = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.config.feed_settings import SecretSettings
+from pipeline.config.settings import Settings
 from pipeline.errors import DeployError
 from pipeline.events import AdapterPromoted
-from pipeline.feed_settings import SecretSettings
 from pipeline.home import Home
-from pipeline.requests import BaseRef, RunRequest
-from pipeline.settings import Settings
+from pipeline.runs.requests import BaseRef, RunRequest
 from registry.deploy.calling import Caller
 from registry.deploy.contract import Target
 from registry.deploy.converging import converge

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+from pipeline.config.settings import ModelSettings
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import ModelSettings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from retrain.benchmarks.items import Item
 from retrain.benchmarks.tasks import Task
 from retrain.offline import TIED, keep_offline
@@ -31,10 +31,10 @@ def measure(
     warnings.filterwarnings("ignore", message=TIED)
     from peft import PeftModel
 
-    from retrain.base import locate
     from retrain.benchmarks.harness import Subject, put
-    from retrain.model import choose_compute, context_of, load_base, load_tokenizer
-    from retrain.references import adapter_folder
+    from retrain.evaluation.references import adapter_folder
+    from retrain.models.base import locate
+    from retrain.models.model import choose_compute, context_of, load_base, load_tokenizer
 
     folder = locate(home, base, model)
     compute = choose_compute(model, None)

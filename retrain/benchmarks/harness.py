@@ -17,9 +17,9 @@ import torch
 from pipeline.errors import RunError
 from retrain.benchmarks.items import Item
 from retrain.benchmarks.tasks import Task
-from retrain.exhaustion import free_memory, is_out_of_memory
-from retrain.lost_device import is_device_lost
-from retrain.model import Compute
+from retrain.models.model import Compute
+from retrain.training.exhaustion import free_memory, is_out_of_memory
+from retrain.training.lost_device import is_device_lost
 
 PACKAGE = "lm_eval"
 MOST_AT_ONCE = 64

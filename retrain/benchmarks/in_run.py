@@ -9,15 +9,15 @@ from pathlib import Path
 
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.requests import RunRequest
+from pipeline.runs.requests import RunRequest
 from retrain.benchmarks.harness import Subject, installed, put, version
 from retrain.benchmarks.items import ITEMS, Item, read_items, write_items
 from retrain.benchmarks.points import Loss, by_task, loss, score
 from retrain.benchmarks.tasks import Task, read_tasks
-from retrain.model import load_tokenizer
+from retrain.evaluation.references import Reference
+from retrain.evaluation.results import Measured, metric_of
+from retrain.models.model import load_tokenizer
 from retrain.progress import Observer, Progress
-from retrain.references import Reference
-from retrain.results import Measured, metric_of
 from retrain.study import Study
 
 SPLIT = "benchmarks"

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.config.settings import ReplaySettings
 from pipeline.errors import UsageError
-from pipeline.settings import ReplaySettings
 
 Placement = Literal["top", "place", "late", "full"]
 

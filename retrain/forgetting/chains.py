@@ -16,23 +16,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.coverage import coverage_on
+from pipeline.capacity.passes import Passes
+from pipeline.config.settings import Settings
 from pipeline.domain import Role
 from pipeline.home import private_dir
-from pipeline.manifest import Manifest, manifest_of
-from pipeline.passes import Passes
-from pipeline.replay import Schedule, build_schedule
-from pipeline.runfiles import Loss
-from pipeline.settings import Settings
-from retrain.batches import batches_of
+from pipeline.runs.runfiles import Loss
+from pipeline.sampling.coverage import coverage_on
+from pipeline.sampling.manifest import Manifest, manifest_of
+from pipeline.sampling.replay import Schedule, build_schedule
+from retrain.evaluation.losses import score
 from retrain.forgetting import orders
 from retrain.forgetting.arms import Arm
 from retrain.forgetting.kept import Cost, Place
 from retrain.forgetting.material import Material
-from retrain.losses import score
-from retrain.model import Compute, fresh_adapter, load_base
+from retrain.models.model import Compute, fresh_adapter, load_base
 from retrain.study import restore, trained_state
-from retrain.trainer import Recipe, StepRecord, fit, optimizer_name
+from retrain.training.batches import batches_of
+from retrain.training.trainer import Recipe, StepRecord, fit, optimizer_name
 
 SHARED = "window-0"
 BASE = "base"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.runfiles import Loss
+from pipeline.runs.runfiles import Loss
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from safetensors.torch import load_file, save_file
 
-from pipeline.coverage import read_coverage, write_coverage
 from pipeline.home import atomic_path, private_dir, write_atomic
-from pipeline.runfiles import Loss, read_losses, write_losses
+from pipeline.runs.runfiles import Loss, read_losses, write_losses
+from pipeline.sampling.coverage import read_coverage, write_coverage
 from pipeline.strict import Strict
 
 LOSSES, COVERAGE, WEIGHTS, COST = "losses.parquet", "coverage.parquet", "adapter.safetensors", "cost.json"

@@ -11,19 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.config.settings import Settings
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo
 from pipeline.home import Home, private_dir
-from pipeline.manifest import CANDIDATE_SCHEMA
-from pipeline.requests import ShardRef
-from pipeline.settings import Settings
-from pipeline.shards import read_meta, read_texts
-from retrain.base import build
-from retrain.batches import Example, Source, encode
-from retrain.checkpoints import seal
+from pipeline.runs.requests import ShardRef
+from pipeline.sampling.manifest import CANDIDATE_SCHEMA
 from retrain.forgetting.figures import ValChunk
-from retrain.model import Compute, load_tokenizer
-from retrain.trainer import StepRecord
+from retrain.models.base import build
+from retrain.models.model import Compute, load_tokenizer
+from retrain.training.batches import Example, Source, encode
+from retrain.training.checkpoints import seal
+from retrain.training.trainer import StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """``candidates`` has :data:`pipeline.manifest.CANDIDATE_SCHEMA`, all windows; ``windows`` are their numbers in order.
-    ``examples`` holds every train and val chunk of the study by id."""
+    """``candidates`` has :data:`pipeline.sampling.manifest.CANDIDATE_SCHEMA`, all windows; ``windows`` are their numbers in
+    order. ``examples`` holds every train and val chunk of the study by id."""
 
     windows: tuple[int, ...]
     candidates: pa.Table

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domain import Role
-from pipeline.manifest import Manifest
-from pipeline.replay import Schedule
+from pipeline.sampling.manifest import Manifest
+from pipeline.sampling.replay import Schedule
 
 FLOOR = 0.5
 """The part of a forgetting-weighted rehearsal that all past windows share equally, however little they rose."""

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import torch
 
-from retrain.exhaustion import free_memory, is_out_of_memory
 from retrain.serving.asked import Deliver, EngineStopped, Finish, Job, Piece, QueueFull
 from retrain.serving.batch import Batch
 from retrain.serving.model import ServedModel
+from retrain.training.exhaustion import free_memory, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

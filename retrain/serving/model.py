@@ -14,14 +14,14 @@ from jinja2 import TemplateError
 from peft import PeftConfig, PeftModel
 from tokenizers import Tokenizer
 
+from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import ModelSettings
-from retrain.adapters import CONFIG, WEIGHTS
-from retrain.base import locate
-from retrain.model import Compute, choose_compute, context_of, load_base, load_tokenizer
-from retrain.references import adapter_folder
+from pipeline.runs.requests import AdapterRef, BaseRef
+from retrain.evaluation.references import adapter_folder
+from retrain.models.adapters import CONFIG, WEIGHTS
+from retrain.models.base import locate
+from retrain.models.model import Compute, choose_compute, context_of, load_base, load_tokenizer
 from retrain.serving.asked import PromptTooLong
 
 Messages = Sequence[Mapping[str, str]]

@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Any, Protocol, TypeVar
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from streams.bus.library_log import calm
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from pipeline.events import PAYLOADS, Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, started

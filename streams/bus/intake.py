@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from pipeline.events import Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, started

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import MailtideError, UsageError
 from pipeline.events import PAYLOADS, Event, Topic
 from streams.bus.connection import REQUEST_SECONDS, client_options, ended, fault, started

@@ -11,9 +11,9 @@ from streams.cli import output
 from streams.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
     from pipeline.errors import BusError
     from pipeline.home import Home
-    from pipeline.settings import Settings
     from streams.asides import Replayed, Shown
     from streams.broker_asides import BrokerAsides
 

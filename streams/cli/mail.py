@@ -34,8 +34,8 @@ set_option = click.option(
 @click.pass_obj
 def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], key_file: Path | None, as_json: bool) -> None:
     """Make a home; what freezes, freezes here."""
-    from pipeline.configuration import load
-    from pipeline.people import PeopleKey
+    from pipeline.arrival.people import PeopleKey
+    from pipeline.config.configuration import load
     from streams.homes import make_home
 
     settings = load(config, environment=os.environ, overrides=overrides)
@@ -132,7 +132,7 @@ def _tell(summary: Summary, bootstrap: int) -> None:
 def parse_command(file: Path) -> None:
     """Show what one mail becomes, as JSON, touching nothing; FILE may be - for standard input."""
     from pipeline.errors import UsageError
-    from pipeline.mail import mail_json, parse_mail
+    from pipeline.parsing.mail import mail_json, parse_mail
 
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

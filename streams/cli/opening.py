@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
     from pipeline.home import Home
-    from pipeline.settings import Settings
     from pipeline.store import Store
 
 
 def settings_of(home: Home, overrides: Sequence[str] = ()) -> Settings:
     """The settings of a home: its file, the environment, then ``--set``."""
-    from pipeline.configuration import read_home
+    from pipeline.config.configuration import read_home
 
     return read_home(home, environment=os.environ, overrides=overrides)
 

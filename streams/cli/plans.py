@@ -11,9 +11,9 @@ from streams.cli.output import print_table
 from streams.ranges import ranges
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
-    from pipeline.settings import Settings
-    from pipeline.tier_limits import TierUse
+    from pipeline.chunking.tier_limits import TierUse
+    from pipeline.config.settings import Settings
+    from pipeline.runs.plan import Plan
     from registry.spending import Spending
     from streams.sessions import RunReport
 

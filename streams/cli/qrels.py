@@ -12,7 +12,7 @@ from streams.cli.output import json_option, print_json, print_table, progress
 if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.intervals import Interval
-    from retrain.trials import Trial
+    from retrain.search.trials import Trial
 
 
 @click.group("qrels", short_help="The mailbox as a retrieval benchmark.")
@@ -46,8 +46,8 @@ def export_command(
 ) -> None:
     """Write the mailbox to FOLDER for other tools. It then holds the text of your mail, credentials masked."""
     from pipeline.domain import Split
-    from retrain.beir import write_collection
-    from retrain.gold import Asked
+    from retrain.search.beir import write_collection
+    from retrain.search.gold import Asked
     from streams.cli.opening import opened, settings_of, the_mailbox
     from streams.gold import HELD_OUT, collect
 
@@ -92,9 +92,9 @@ def evaluate_command(
     as_json: bool,
 ) -> None:
     """Measure the search engines on FOLDER, in BEIR's layout: an export of a mailbox, or any other collection."""
-    from retrain.beir import read_collection, write_run
-    from retrain.embedder import load_embedder, model_there
-    from retrain.trials import BM25, ENGINES, compare
+    from retrain.search.beir import read_collection, write_run
+    from retrain.search.embedder import load_embedder, model_there
+    from retrain.search.trials import BM25, ENGINES, compare
     from streams.cli.opening import settings_of
     from streams.remote_index import remote_of
 
@@ -127,7 +127,7 @@ def evaluate_command(
 
 
 def _figures(trial: Trial) -> dict[str, Any]:
-    from retrain.rankings import FIGURES
+    from retrain.search.rankings import FIGURES
 
     figures = {}
     for figure in FIGURES:
@@ -139,7 +139,7 @@ def _figures(trial: Trial) -> dict[str, Any]:
 
 
 def _tell(trials: list[Trial]) -> None:
-    from retrain.rankings import FIGURES
+    from retrain.search.rankings import FIGURES
 
     print_table(
         ("split", "engine", "queries", *FIGURES),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
     from pipeline.home import Home
-    from pipeline.settings import Settings
 
 NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 

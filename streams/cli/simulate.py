@@ -81,9 +81,9 @@ def simulate_command(
 def _replay_archive(
     archive: Path, speed: float, keep: Path, config: Path | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    from pipeline.configuration import load
+    from pipeline.arrival.people import PeopleKey
+    from pipeline.config.configuration import load
     from pipeline.home import Home
-    from pipeline.people import PeopleKey
     from streams.daemon.wording import training_line
     from streams.homes import make_home
     from streams.runner import require_training

@@ -10,9 +10,9 @@ import click
 from streams.cli.output import json_option, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
     from pipeline.home import Home
-    from pipeline.settings import Settings
-    from pipeline.spotsheet import Check
+    from pipeline.runs.spotsheet import Check
     from registry.journal import Status
     from registry.objections import Objection
     from registry.spotcheck import Preference, Said
@@ -59,7 +59,7 @@ def spotcheck_command(
             found = preferences(store, mailbox if mailbox is None else the_mailbox(store, mailbox))
         _show_all(found, as_json)
         return
-    from pipeline.people import PeopleKey
+    from pipeline.arrival.people import PeopleKey
     from streams.spotcheck.judging import Sitting, pairings
     from streams.spotcheck.pairing import check_of
     from streams.spotcheck.sheets import sheet_of

@@ -85,7 +85,7 @@ def forgetting_command(
     Archives share the windows; one named again goes on where it stopped, so that A B A is mail of one kind, of another, and
     of the first again. Stopped and started again, the study goes on. Table and pictures are left in the folder.
     """
-    from pipeline.configuration import load
+    from pipeline.config.configuration import load
     from retrain.offline import TIED, keep_offline
     from streams.forgetting.study import SMALL, run_study
     from streams.forgetting.windows import Cut

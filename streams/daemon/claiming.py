@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
 from streams.budget import require_budget

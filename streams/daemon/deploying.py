@@ -6,9 +6,9 @@ import logging
 import threading
 from datetime import datetime, timedelta
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from registry.deploy.converging import retry_at
 from registry.deploy.standing import Standing
 from streams.bus.contract import Bus

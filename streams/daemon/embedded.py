@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.bus.embedded import EmbeddedBus
 from streams.daemon.board import Board
 from streams.daemon.deploying import Deploying

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from registry.indexes import documents, lag, vectors_folder
-from retrain.vector_file import read_note
+from retrain.search.vector_file import read_note
 from streams.daemon.board import Board, EmbeddingState
 from streams.daemon.claiming import mailboxes
 from streams.daemon.parts import Part

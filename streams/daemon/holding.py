@@ -6,9 +6,9 @@ import logging
 from contextlib import ExitStack
 from functools import partial
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.versions import VERSIONS
 from streams.daemon.board import Board

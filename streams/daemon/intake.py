@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from pipeline.arrival.windows import due
+from pipeline.config.settings import Settings
 from pipeline.domain import Clock, Item
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
-from pipeline.windows import due
 from streams.batch import Taken
 from streams.feeds.contract import Feed
 from streams.held import HeldStore

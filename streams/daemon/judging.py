@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.bus.contract import Bus
 from streams.claims import undecided
 from streams.daemon.board import Board

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.daemon.board import Board
 from streams.held import HeldStore
 from streams.requirements import install_command

@@ -6,8 +6,8 @@ import logging
 import threading
 from random import Random
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.daemon.parts import Part
 from streams.feeds.backoff import delays
 from streams.held import HeldStore

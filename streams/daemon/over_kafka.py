@@ -9,9 +9,9 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.batch import Taken
 from streams.bus.intake import Membership
 from streams.bus.kafka import KafkaBus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.bus_settings import DaemonSettings
+from pipeline.config.bus_settings import DaemonSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.daemon.board import Board, DaemonState
 from streams.daemon.parts import Part, Running
 from streams.times import utc_now

@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import undecided
 from streams.daemon.board import Board, TrainingState

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.configuration import load, rows
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import load, rows
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from registry.answer import answer
 from streams.batch import Taken
 from streams.claims import Windows

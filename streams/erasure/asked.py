@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.arrival.identity import id_key
+from pipeline.arrival.people import PeopleKey
 from pipeline.errors import NothingToDo, UsageError
-from pipeline.headers import MAX_HEADER_BYTES
-from pipeline.identity import id_key
-from pipeline.mail import parse_mail
-from pipeline.people import PeopleKey
+from pipeline.parsing.headers import MAX_HEADER_BYTES
+from pipeline.parsing.mail import parse_mail
 from pipeline.store import Store
 
 

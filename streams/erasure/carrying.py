@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, StoreHeldError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rewriting import Gone, rewrite_bodies
 from pipeline.store.rows import ErasureEndRow, JournalRow

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipeline.archive import erase_from_archives
+from pipeline.chunking.archive import erase_from_archives
+from pipeline.chunking.shards import TEXT, erase_texts
 from pipeline.home import Home
-from pipeline.shards import TEXT, erase_texts
 from registry.deploy.withdrawing import withdraw_adapters
 from registry.indexes import WORDS, vectors_folder
-from retrain.vector_file import read_vectors, write_vectors
+from retrain.search.vector_file import read_vectors, write_vectors
 from streams.erasure.plan import Plan
 from streams.erasure.planning import CLAIMS
 from streams.report.writing import REPORT

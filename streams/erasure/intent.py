@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 from pipeline.home import Home
-from pipeline.runfiles import ERASED
+from pipeline.runs.runfiles import ERASED
 from pipeline.store import Store
 from pipeline.store.rows import (
     AdapterRow,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.home import Home
-from pipeline.replyfiles import REPLIES, read_reply_losses
+from pipeline.runs.replyfiles import REPLIES, read_reply_losses
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, DeadLetterRow, ErasureRow, FeedbackRow, MessageRow, RawRow, RequestRow, TextRow
 from registry.tainting import Tainted, tainted_by

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from pipeline.copies.shingles import runs, words_of
 from pipeline.domain import StoredMessage
-from pipeline.shingles import runs, words_of
 from pipeline.store import Store
 
 RUN = 8

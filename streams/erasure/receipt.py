@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.chunking.shards import TEXT
+from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file, write_atomic
-from pipeline.settings import Settings
-from pipeline.shards import TEXT
 from pipeline.strict import Strict
 from registry.signing import SigningKey, is_signed
 from streams.erasure.plan import Plan

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.chunking.shards import TEXT
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file
-from pipeline.shards import TEXT
 from pipeline.store import Store
 from pipeline.store.rows import ErasureEndRow
 from registry.signing import SigningKey

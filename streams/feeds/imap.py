@@ -18,9 +18,9 @@ from datetime import datetime
 from itertools import islice
 from urllib.parse import quote
 
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
 from pipeline.errors import SourceAway
-from pipeline.feed_settings import ImapFeedSettings
 from pipeline.home import Home
 from streams.feeds.contract import Handed
 from streams.feeds.imap_errors import Refused
@@ -244,7 +244,7 @@ def _uid(note: Note, uidvalidity: int) -> int | None:
 
 
 def _newest_received(raw: bytes) -> datetime | None:
-    from pipeline.headers import newest_received
+    from pipeline.parsing.headers import newest_received
 
     return newest_received(raw)
 

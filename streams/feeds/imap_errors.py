@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError
 
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.errors import FeedError, SourceAway
-from pipeline.feed_settings import ImapFeedSettings
 
 AGAIN = "it is tried again"
 PASSING = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\b|too many|try again|temporar", re.IGNORECASE)

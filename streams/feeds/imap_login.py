@@ -11,8 +11,8 @@ from contextlib import suppress
 from imapclient import IMAPClient
 from imapclient.exceptions import CapabilityError, IMAPClientAbortError, IMAPClientError
 
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.errors import FeedError, SecretError, SourceAway
-from pipeline.feed_settings import ImapFeedSettings
 from streams.feeds.imap_errors import AGAIN, PASSING, reason, unreachable, words
 from streams.secrets import place_of, secret_of
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.errors import FeedError, SourceAway
-from pipeline.feed_settings import ImapFeedSettings
 from streams.feeds.imap_errors import Refused, answering
 from streams.feeds.imap_login import connect, server_of, shut
 

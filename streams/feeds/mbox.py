@@ -267,7 +267,7 @@ def _range(note: Note) -> tuple[int, int]:
 
 
 def _newest_received(raw: bytes) -> datetime | None:
-    from pipeline.headers import newest_received
+    from pipeline.parsing.headers import newest_received
 
     return newest_received(raw)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.feed_settings import ImapFeedSettings, MaildirFeedSettings, MboxFeedSettings
+from pipeline.config.feed_settings import ImapFeedSettings, MaildirFeedSettings, MboxFeedSettings
+from pipeline.config.settings import MailboxSettings
 from pipeline.home import Home
-from pipeline.settings import MailboxSettings
 from streams.feeds.contract import Feed, LiveFeed
 from streams.feeds.maildir import MaildirFeed
 from streams.feeds.mbox import MboxFeed

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home, private_dir, write_atomic
-from pipeline.requests import ShardRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import ShardRef
 from streams.forgetting.windows import Cut, import_windows
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run_study(
     """
     from retrain.forgetting.chains import measure_base, open_bench, run_arm
     from retrain.forgetting.material import prepare
-    from retrain.model import choose_compute
+    from retrain.models.model import choose_compute
 
     _claim(folder, archives, cut, sizes, settings)
     shards = _shards(folder, settings, archives, cut, on_progress)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.domain import Clock, DeadLetter, Item, Parsed, TickKind
 from pipeline.errors import NothingToDo
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.requests import ShardRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import ShardRef
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, ShardRow
 from pipeline.versions import VERSIONS

@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
+from pipeline.config.settings import Settings
 from pipeline.domain import Item
 from pipeline.errors import BusError, StoreHeldError
 from pipeline.events import Topic
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, OwnedPartitionRow, SourceOffsetRow
 from streams.batch import Taken

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.domain import Arrival
 from pipeline.errors import FeedError, SecretError
 from pipeline.events import Topic

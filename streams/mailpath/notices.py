@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import Field, NonNegativeInt
 
-from pipeline.settings import MAILBOX_NAME
+from pipeline.config.settings import MAILBOX_NAME
 from pipeline.strict import Strict
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.records import Kind, checked, kind_of, sealed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from streams.bus.connection import client_options, ended, started
 from streams.bus.envelope import Record

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bus_settings import BusSettings, ParseSettings
+from pipeline.config.bus_settings import BusSettings, ParseSettings
 from pipeline.errors import BusError, MailtideError
 from pipeline.events import Topic
 from pipeline.home import Home

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.lease import notice_lease
 from streams.notices.outgoing import Outgoing, Told
 from streams.stores import OpenStore, opener

@@ -8,8 +8,8 @@ import signal
 import subprocess
 from contextlib import suppress
 
+from pipeline.config.notice_settings import CommandTarget
 from pipeline.errors import NoticeError
-from pipeline.notice_settings import CommandTarget
 from streams.notices.notice import Notice
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.config.settings import Settings
 from pipeline.events import Topic
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import JournalRow, NoticeRow, NoticeTargetRow, OutboxRow
 

@@ -8,8 +8,8 @@ from datetime import UTC
 from email.message import EmailMessage
 from email.utils import format_datetime
 
+from pipeline.config.notice_settings import MailTarget
 from pipeline.errors import NoticeError
-from pipeline.notice_settings import MailTarget
 from streams.notices.notice import Notice
 from streams.notices.trouble import of_connection, trusting
 from streams.secrets import secret_of

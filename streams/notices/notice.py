@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.notice_settings import CommandTarget, MailTarget, TargetSettings, WebhookTarget
+from pipeline.config.notice_settings import CommandTarget, MailTarget, TargetSettings, WebhookTarget
 
 
 @dataclass(frozen=True, slots=True)

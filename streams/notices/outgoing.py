@@ -11,8 +11,8 @@ from collections import Counter
 from datetime import datetime, timedelta
 from enum import Enum
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, NoticeError, SecretError
-from pipeline.settings import Settings
 from pipeline.store.rows import NoticeRow
 from streams.notices.finding import Untold, untold
 from streams.notices.notice import Notice, hand_over

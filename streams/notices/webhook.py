@@ -11,8 +11,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
+from pipeline.config.notice_settings import WebhookTarget, why_not_a_webhook
 from pipeline.errors import NoticeError
-from pipeline.notice_settings import WebhookTarget, why_not_a_webhook
 from streams.notices.notice import Notice
 from streams.notices.trouble import of_connection, trusting
 from streams.secrets import place_of, secret_of

@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pipeline.settings import Settings
+from pipeline.config.settings import Settings
 from pipeline.store import Store
 from registry.gate import RuleOutcome, Verdict
 from streams.notices.finding import Untold

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.arrival.identity import incoming
+from pipeline.arrival.people import PeopleKey
+from pipeline.arrival.threads import Incoming
+from pipeline.config.settings import MailboxSettings
 from pipeline.domain import Arrival, Parsed, ParsedMail
-from pipeline.identity import incoming
-from pipeline.mail import parse_mail
-from pipeline.people import PeopleKey
-from pipeline.settings import MailboxSettings
-from pipeline.threads import Incoming
+from pipeline.parsing.mail import parse_mail
 
 
 @dataclass(frozen=True, slots=True)

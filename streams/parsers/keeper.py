@@ -10,9 +10,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from pipeline.arrival.threads import Incoming
 from pipeline.domain import ParsedMail
 from pipeline.errors import MailtideError
-from pipeline.threads import Incoming
 from streams.parsers.frames import Orders, Refused
 from streams.parsers.identified import answer
 from streams.parsers.jobs import BATCH_MAILS, Job, JobQueue, QueueClosed, set_aside

@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 
-from pipeline.bus_settings import ParseSettings
+from pipeline.arrival.threads import Incoming
+from pipeline.config.bus_settings import ParseSettings
 from pipeline.domain import Arrival, DeadLetter, Item, Parsed, ParsedMail, Tick
-from pipeline.mail import parse_mail
-from pipeline.threads import Incoming
+from pipeline.parsing.mail import parse_mail
 from streams.feeds.contract import Handed
 from streams.parsers.frames import Orders
 from streams.parsers.identified import answer

@@ -12,10 +12,10 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipeline.config.notice_settings import NotifySettings
+from pipeline.config.settings import CostSettings, Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.notice_settings import NotifySettings
-from pipeline.settings import CostSettings, Settings
 from pipeline.store import Store
 from registry.feedback import override_share, standing
 from registry.indexes import behind

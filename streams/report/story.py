@@ -13,16 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.coverage import read_coverage
+from pipeline.chunking.tier_limits import TierUse
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home
-from pipeline.manifest import read_manifest
-from pipeline.plan import COVERAGE, MANIFEST
-from pipeline.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses
-from pipeline.requests import RunRequest, RunResult
+from pipeline.runs.plan import COVERAGE, MANIFEST
+from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.sampling.coverage import read_coverage
+from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, PersonRow, RequestRow
-from pipeline.tier_limits import TierUse
 from registry.decide import Decision, decision_of
 from streams.data_report import DataReport, data_report
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.server.deck import Deck
 from streams.server.mailsearch import MailSearch
 from streams.server.storeroom import Storeroom

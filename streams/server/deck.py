@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.config.server_settings import ServeSettings
 from pipeline.errors import MailtideError, RunError
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.server_settings import ServeSettings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from retrain.serving.asked import Deliver, EngineStopped, Finish, Job, Piece, QueueFull, Sampling
 from streams.server.errors import ApiError
 

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.people import PeopleKey
+from pipeline.arrival.people import PeopleKey
 from registry.answer_ids import AnswerIds
 from registry.feedback import Rating, Said, note
 from streams.server.context import ServerContext

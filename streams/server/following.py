@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, StoreHeldError
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from retrain.serving.asked import EngineStopped
 from streams.server.deck import CANDIDATE, CHAMPION, Deck

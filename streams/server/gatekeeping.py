@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.server_settings import ServeSettings
+from pipeline.config.server_settings import ServeSettings
 from streams.server.errors import ApiError, note_failure, refuse
 from streams.server.tokens import Tokens
 

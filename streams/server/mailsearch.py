@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from registry.answer import Answer, answer
 from registry.finding import chosen_engine
-from retrain.embedder import Embedder, load_embedder
+from retrain.search.embedder import Embedder, load_embedder
 from streams.server.storeroom import Storeroom
 
 

@@ -20,7 +20,7 @@ from streams.server.documents import document
 from streams.standing import state_of
 
 STEPS = "metrics.jsonl"
-"""In a run's folder: a line per step (:mod:`retrain.metrics`, which would load torch)."""
+"""In a run's folder: a line per step (:mod:`retrain.training.metrics`, which would load torch)."""
 LOOK_SECONDS = 1.0
 QUIET_SECONDS = 15.0
 """After so long without an event a comment is sent, so that whatever lies between keeps the connection."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef, RunRequest
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 from registry.decide import journal

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from starlette.types import ASGIApp
 
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
-from pipeline.requests import BaseRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import BaseRef
 from retrain.offline import TIED, keep_offline
 from streams.server.app import build_app
 from streams.server.connections import Connection

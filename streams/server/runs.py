@@ -11,9 +11,9 @@ import sys
 import tempfile
 import threading
 
+from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.budget import require_budget
 from streams.claims import Windows, claim, undecided
 from streams.lease import training_lease

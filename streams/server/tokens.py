@@ -7,9 +7,9 @@ import hmac
 import ipaddress
 import secrets
 
+from pipeline.config.server_settings import ServeSettings
 from pipeline.errors import UsageError
 from pipeline.home import Home, write_atomic
-from pipeline.server_settings import ServeSettings
 
 TOKEN_BYTES = 32
 

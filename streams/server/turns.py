@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.requests import BaseRef
-from pipeline.settings import Settings
+from pipeline.runs.requests import BaseRef
 from streams.device_turns import device_for_serving, training_wants_it
 from streams.server.deck import Deck
 

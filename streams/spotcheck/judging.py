@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.people import PeopleKey
-from pipeline.spotsheet import Check, Line, Sheet
+from pipeline.arrival.people import PeopleKey
+from pipeline.runs.spotsheet import Check, Line, Sheet
 from registry.spotcheck import Said
 
 Choice = Literal["1", "2", "tie", "bad", "skip", "back"]

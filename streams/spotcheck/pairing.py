@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.requests import AdapterRef, BaseRef, RunRequest, ShardRef
-from pipeline.runfiles import Exclusions
-from pipeline.settings import Settings
-from pipeline.spotsheet import Check, Side
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, ShardRef
+from pipeline.runs.runfiles import Exclusions
+from pipeline.runs.spotsheet import Check, Side
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ExclusionRow, RequestRow, ShardRow
 from registry.decide import journal

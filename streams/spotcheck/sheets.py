@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.home import Home
-from pipeline.spotsheet import Check, Sheet, read_sheet, sheet_path, write_sheet, written_before
+from pipeline.runs.spotsheet import Check, Sheet, read_sheet, sheet_path, write_sheet, written_before
 from streams.runner import require_training
 
 
@@ -17,7 +17,7 @@ def sheet_of(home: Home, check: Check, report: Callable[[int, int, str], None]) 
     sheet = read_sheet(path)
     if sheet is None or sheet.digest != check.digest:
         require_training()
-        from retrain.spot_replies import make_sheet
+        from retrain.evaluation.spot_replies import make_sheet
 
         known = written_before(folder, {side.name for side in check.sides}, check.tokens)
         sheet = make_sheet(home, check, known, report)

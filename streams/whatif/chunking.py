@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.chunks import build_chunks
+from pipeline.chunking.chunks import build_chunks
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import Settings
 from pipeline.domain import Split
-from pipeline.manifest import CANDIDATE_SCHEMA
-from pipeline.ruler import load_ruler
-from pipeline.scrub import masker
-from pipeline.settings import Settings
+from pipeline.privacy.scrub import masker
+from pipeline.sampling.manifest import CANDIDATE_SCHEMA
 from pipeline.store import Store
 from streams.whatif.log import Log
 from streams.whatif.windows import Window
@@ -125,7 +125,8 @@ def cut_anew(
 
 
 def candidates(windows: Iterable[tuple[int, Sequence[Part]]], cuts: Cuts) -> pa.Table:
-    """The train chunks of windows, with :data:`pipeline.manifest.CANDIDATE_SCHEMA`, in the order of their shards."""
+    """The train chunks of windows, with :data:`pipeline.sampling.manifest.CANDIDATE_SCHEMA`, in the order of their
+    shards."""
     rows = [
         (f"{part.thread_id}:w{idx}:{ordinal}", idx, part.thread_id, cut.sender, cut.bucket, cut.tier, cut.n_tokens)
         for idx, parts in windows

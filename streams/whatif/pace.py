@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.plan import SCHEDULE
-from pipeline.replay import read_schedule
-from pipeline.requests import RunRequest, RunResult
-from pipeline.settings import Settings
+from pipeline.runs.plan import SCHEDULE
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow, ShardRow
 from streams.claims import base_of

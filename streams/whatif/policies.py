@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.chunking.tier_limits import limited
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.settings import Settings
-from pipeline.tier_limits import limited
 
 VARIABLE = ("window.*", "replay.*", "train.epochs", "train.batch_tokens", "train.accumulation", "cost.*")
 """What decides windows, steps and rehearsal, and may change between runs. All else is frozen or changes no count."""

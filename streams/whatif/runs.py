@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.coverage import coverage_on, replay_coverage, windows_trained
+from pipeline.config.settings import Settings
 from pipeline.domain import Role
-from pipeline.manifest import manifest_of, waiting_windows, windows_taken
-from pipeline.replay import build_schedule
+from pipeline.sampling.coverage import coverage_on, replay_coverage, windows_trained
+from pipeline.sampling.manifest import manifest_of, waiting_windows, windows_taken
+from pipeline.sampling.replay import build_schedule
 from pipeline.scratch import Scratch
-from pipeline.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

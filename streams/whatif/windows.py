@@ -1,4 +1,4 @@
-"""The log's windows under a policy. Pure: the state machine of :mod:`pipeline.windows` over stored mails."""
+"""The log's windows under a policy. Pure: the state machine of :mod:`pipeline.arrival.windows` over stored mails."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.arrival.windows import Closing, OpenWindow, Transition, due, on_mail, on_tick
+from pipeline.config.settings import WindowSettings
 from pipeline.domain import Tick
-from pipeline.settings import WindowSettings
-from pipeline.windows import Closing, OpenWindow, Transition, due, on_mail, on_tick
 from streams.whatif.log import Closed, Log
 
 

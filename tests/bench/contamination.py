@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.mail import parse_mail
-from pipeline.minhash import LIKELY, agreement, bands_of, candidates, signatures
-from pipeline.shingles import LEAST_WORDS, RUN, likeness, runs, words_of
+from pipeline.copies.minhash import LIKELY, agreement, bands_of, candidates, signatures
+from pipeline.copies.shingles import LEAST_WORDS, RUN, likeness, runs, words_of
+from pipeline.parsing.mail import parse_mail
 from tests.bench.corpora import ARCHIVES, archive
 from tests.bench.rows import BenchRow
 

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.chunking.shards import TEXT
 from pipeline.home import Home
-from pipeline.shards import TEXT
 from registry.receipt import FILES, RECEIPT
 from registry.verify import Recorded, recorded, verify
 from tests.bench.rows import BenchRow

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config.settings import ModelSettings
 from pipeline.domain import Split
 from pipeline.intervals import ratio_interval
-from pipeline.settings import ModelSettings
 from tests.bench.corpora import archive
 from tests.bench.rows import BenchRow
 from tests.bench.training import real_chunks
@@ -29,13 +29,13 @@ def bench_evaluation(data: Path, quick: bool = False) -> list[BenchRow]:
     keep_offline()
     import torch
 
-    from retrain.asking import Asking, choose_replies, given_mails
-    from retrain.base import learn_tokenizer, new_network
-    from retrain.batches import Source, encode
-    from retrain.gold import Mail
-    from retrain.losses import score
-    from retrain.model import choose_compute, load_base
-    from retrain.retrieval import evaluate_index, index_of
+    from retrain.evaluation.asking import Asking, choose_replies, given_mails
+    from retrain.evaluation.losses import score
+    from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.model import choose_compute, load_base
+    from retrain.search.gold import Mail
+    from retrain.search.retrieval import evaluate_index, index_of
+    from retrain.training.batches import Source, encode
 
     model = ModelSettings()
     shape = model.builtin

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.halves import gating_threads
+from pipeline.config.settings import EvalSettings, GateSettings, ReplaySettings, SplitSettings
 from pipeline.home import Home
-from pipeline.settings import EvalSettings, GateSettings, ReplaySettings, SplitSettings
+from pipeline.sampling.halves import gating_threads
 from pipeline.store import Store
 from registry.gate import Comparison, Outcome
 from tests.bench.program import mailtide, run

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline.config.settings import BuiltinModel, EvalSettings, ModelSettings, TrainSettings
 from pipeline.home import Home, sha256_file, write_atomic
-from pipeline.plan import EXCLUSIONS, prepare_run
-from pipeline.requests import RunRequest, RunResult
-from pipeline.runfiles import read_exclusions
-from pipeline.settings import BuiltinModel, EvalSettings, ModelSettings, TrainSettings
+from pipeline.runs.plan import EXCLUSIONS, prepare_run
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import read_exclusions
 from tests.bench.forked import Spent, in_fork, killed_in_fork
 from tests.bench.rows import BenchRow
 from tests.support.mailroom import Mailroom, letters, tiny_settings
@@ -145,12 +145,12 @@ def _asked(root: Path) -> tuple[Home, RunRequest]:
 
 def _trained(home: Home, request: RunRequest, kill_after: int | None = None) -> tuple[int, dict[str, str]]:
     """Trains to the end, or to the step at which this process kills itself: the steps, and digests of what they left."""
-    from retrain import checkpoints
-    from retrain.base import find_base
-    from retrain.metrics import METRICS, read_metrics
-    from retrain.model import choose_compute
+    from retrain.models.base import find_base
+    from retrain.models.model import choose_compute
     from retrain.progress import Progress
     from retrain.study import CHECKPOINTS, open_study, train
+    from retrain.training import checkpoints
+    from retrain.training.metrics import METRICS, read_metrics
 
     def observe(progress: Progress) -> None:
         if progress.step == "train" and progress.done == kill_after:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.configuration import load
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.configuration import load
+from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.domain import Arrival, Clock
-from pipeline.feed_settings import ImapFeedSettings
 from pipeline.home import Home
-from pipeline.people import PeopleKey
 from pipeline.store.rows import FeedRow
 from streams.feeds.imap import imap_feeds
 from streams.homes import make_home

@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline.mail import parse_mail
-from pipeline.scrub import find_credentials, mask_credentials
+from pipeline.parsing.mail import parse_mail
+from pipeline.privacy.scrub import find_credentials, mask_credentials
 from tests.bench.corpora import ARCHIVES, archive
 from tests.bench.rows import BenchRow
 from tests.support.secrets import HARD, KINDS, Planted, plant, planted_into

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.footprint import Device, Load, Training, footprint
-from pipeline.settings import BuiltinModel
-from pipeline.shapes import builtin_shape
+from pipeline.capacity.footprint import Device, Load, Training, footprint
+from pipeline.capacity.shapes import builtin_shape
+from pipeline.config.settings import BuiltinModel
 from tests.bench.rivals import MISSING, has_trl
 from tests.bench.rows import BenchRow
 from tests.conftest import REPOSITORY
@@ -89,12 +89,12 @@ def main(asked: dict[str, object]) -> None:
     keep_offline()
     import torch
 
-    from pipeline.passes import Passes
-    from pipeline.settings import ModelSettings, TrainSettings
-    from retrain.base import learn_tokenizer, new_network
-    from retrain.batches import Batch, Example
-    from retrain.model import choose_compute, fresh_adapter, load_base, load_tokenizer
-    from retrain.trainer import Recipe, fit
+    from pipeline.capacity.passes import Passes
+    from pipeline.config.settings import ModelSettings, TrainSettings
+    from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.model import choose_compute, fresh_adapter, load_base, load_tokenizer
+    from retrain.training.batches import Batch, Example
+    from retrain.training.trainer import Recipe, fit
     from tests.bench.rivals import sft_trainer
 
     folder, what = Path(str(asked["folder"])), asked["what"]

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.domain import Address
-from pipeline.mail import mail_json, parse_mail
-from pipeline.quotes import own_words
+from pipeline.parsing.mail import mail_json, parse_mail
+from pipeline.parsing.quotes import own_words
 from tests.bench.corpora import ARCHIVES, archive, everything, malformed, tar_files
 from tests.bench.rows import BenchRow
 

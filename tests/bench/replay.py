@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.coverage import COVERAGE_SCHEMA, write_coverage
+from pipeline.chunking.shards import CHUNK_SCHEMA, SHARD_FORMAT
+from pipeline.config.settings import EvalSettings, ModelSettings, ReplayCaps, ReplaySettings, TrainSettings
 from pipeline.home import Home, sha256_file
-from pipeline.manifest import build_manifest, read_manifest, write_manifest
 from pipeline.parquet import with_note, write_table
-from pipeline.replay import build_schedule
-from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.runfiles import Exclusions
-from pipeline.settings import EvalSettings, ModelSettings, ReplayCaps, ReplaySettings, TrainSettings
-from pipeline.shards import CHUNK_SCHEMA, SHARD_FORMAT
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
+from pipeline.sampling.manifest import build_manifest, read_manifest, write_manifest
+from pipeline.sampling.replay import build_schedule
 from tests.bench.forked import Spent, in_fork
 from tests.bench.rows import BenchRow
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import ModelSettings, TrainSettings
+from pipeline.config.settings import ModelSettings, TrainSettings
 from tests.bench.corpora import archive
 from tests.bench.rows import BenchRow
 from tests.bench.training import real_chunks, scheduled
@@ -43,11 +43,11 @@ def bench_training_against_trl(data: Path, quick: bool = False) -> list[BenchRow
     keep_offline()
     import torch
 
-    from retrain.base import learn_tokenizer, new_network
-    from retrain.batches import Batch, Source, batches_of, collate, encode
-    from retrain.model import choose_compute, fresh_adapter, load_base
-    from retrain.nll import token_nll
-    from retrain.trainer import Recipe, fit
+    from retrain.evaluation.nll import token_nll
+    from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.model import choose_compute, fresh_adapter, load_base
+    from retrain.training.batches import Batch, Source, batches_of, collate, encode
+    from retrain.training.trainer import Recipe, fit
 
     settings = ModelSettings()
     compute = choose_compute(settings, 1)

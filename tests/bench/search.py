@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from retrain.embedder import load_embedder
-from retrain.vectors import VectorIndex, Vectors, embed_documents
-from retrain.weaviate import Address, Object, connected
+from retrain.search.embedder import load_embedder
+from retrain.search.vectors import VectorIndex, Vectors, embed_documents
+from retrain.search.weaviate import Address, Object, connected
 from tests.bench.corpora import archive
 from tests.bench.rows import BenchRow
 from tests.support.embedding import TrigramEmbedder

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
-from pipeline.settings import Settings
+from pipeline.config.settings import Settings
 from pipeline.versions import VERSIONS
 from registry.byhand import promote, rollback
 from retrain.offline import TIED, keep_offline

@@ -12,15 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.chunks import build_chunks
+from pipeline.chunking.chunks import build_chunks
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import BuiltinModel, ChunkSettings, EvalSettings, ModelSettings, ReplaySettings, TrainSettings
 from pipeline.domain import Chunk, Split, StoredMessage
-from pipeline.mail import parse_mail
-from pipeline.manifest import build_manifest
-from pipeline.replay import build_schedule
-from pipeline.requests import RunRequest, RunSettings
-from pipeline.ruler import load_ruler
-from pipeline.runfiles import Exclusions
-from pipeline.settings import BuiltinModel, ChunkSettings, EvalSettings, ModelSettings, ReplaySettings, TrainSettings
+from pipeline.parsing.mail import parse_mail
+from pipeline.runs.requests import RunRequest, RunSettings
+from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.manifest import build_manifest
+from pipeline.sampling.replay import build_schedule
 from tests.bench.corpora import archive
 from tests.bench.rows import BenchRow
 from tests.support.lineage import MAILBOX, Lineage, sender_key
@@ -41,10 +41,10 @@ def bench_training(data: Path, quick: bool = False) -> list[BenchRow]:
     keep_offline()
     import torch
 
-    from retrain.base import learn_tokenizer, new_network
-    from retrain.batches import Batch, Example, Source, batches_of, encode
-    from retrain.model import choose_compute, fresh_adapter, load_base
-    from retrain.trainer import Recipe, fit
+    from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.model import choose_compute, fresh_adapter, load_base
+    from retrain.training.batches import Batch, Example, Source, batches_of, encode
+    from retrain.training.trainer import Recipe, fit
 
     model = ModelSettings()
     shape = model.builtin

@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.arrival.identity import base_key
 from pipeline.domain import Arrival
 from pipeline.home import Home
-from pipeline.identity import base_key
-from pipeline.mail import parse_mail
+from pipeline.parsing.mail import parse_mail
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from tests.support.archives import mboxrd

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.home import Home, private_dir, sha256_file
-from pipeline.requests import RunResult
+from pipeline.runs.requests import RunResult
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
 from streams.runner import Runner

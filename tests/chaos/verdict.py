@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from pipeline.arrival.leaks import find_leaks
 from pipeline.domain import Split
 from pipeline.events import Topic
 from pipeline.home import Home
-from pipeline.leaks import find_leaks
 from pipeline.store import Store
 from pipeline.store.rows import OutboxRow, RequestRow, ShardRow, ThreadRow
 from tests.chaos.ordeal import Mails

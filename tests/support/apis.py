@@ -10,8 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from streams.server.app import build_app
 from streams.server.context import ServerContext
 from streams.server.deck import Deck

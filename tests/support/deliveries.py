@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.configuration import load
+from pipeline.arrival.people import PeopleKey
+from pipeline.arrival.splits import split_of
+from pipeline.arrival.threads import short
+from pipeline.config.configuration import load
+from pipeline.config.settings import SplitSettings
 from pipeline.domain import Arrival, Clock, Item, Parsed
 from pipeline.home import Home
-from pipeline.mail import parse_mail
-from pipeline.people import PeopleKey
-from pipeline.settings import SplitSettings
-from pipeline.splits import split_of
+from pipeline.parsing.mail import parse_mail
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
-from pipeline.threads import short
 from streams.homes import make_home
 from streams.owner import Owner
 

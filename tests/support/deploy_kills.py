@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.configuration import write_home
+from pipeline.config.configuration import write_home
+from pipeline.config.settings import Settings
 from pipeline.home import Home, sha256_folder
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow
 from registry.deploy.standing import standing

@@ -29,7 +29,7 @@ import psutil
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError
 
-from pipeline.feed_settings import ImapFeedSettings, SecretSettings
+from pipeline.config.feed_settings import ImapFeedSettings, SecretSettings
 from tests.support.certificates import Authority
 from tests.support.ports import free_ports
 from tests.support.services import require

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrain.embedder import Matrix
+from retrain.search.embedder import Matrix
 
 
 class TrigramEmbedder:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.coverage import windows_trained
+from pipeline.arrival.people import PeopleKey
+from pipeline.chunking.shards import TEXT
+from pipeline.config.settings import Settings
 from pipeline.domain import Chunk, Split
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder, write_atomic
-from pipeline.people import PeopleKey
-from pipeline.requests import AdapterRef, RunRequest, RunResult
-from pipeline.runfiles import Loss, write_losses
-from pipeline.settings import Settings
-from pipeline.shards import TEXT
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.runfiles import Loss, write_losses
+from pipeline.sampling.coverage import windows_trained
 from pipeline.store import Store
 from pipeline.store.rows import LossRow, RequestRow, RunEventRow, ShardRow
 from pipeline.versions import VERSIONS
@@ -145,7 +145,7 @@ class Finished:
 
     def adopt(self, asked: RunRequest, result: RunResult) -> AdapterRef:
         """Makes the adapter the one that the next request continues and challenges."""
-        from pipeline.coverage import read_coverage
+        from pipeline.sampling.coverage import read_coverage
 
         path = self.home.adapter(result.adapter_id).relative_to(self.home.root).as_posix()
         self.lineage.parent = AdapterRef(

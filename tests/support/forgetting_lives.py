@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration import read_home
+from pipeline.config.configuration import read_home
 from pipeline.errors import NothingToDo
 from pipeline.home import Home
 from pipeline.store import Store

@@ -11,10 +11,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.arrival.splits import split_of
+from pipeline.arrival.threads import short
+from pipeline.config.settings import SplitSettings
 from pipeline.domain import Split
-from pipeline.settings import SplitSettings
-from pipeline.splits import split_of
-from pipeline.threads import short
 from streams.demo.mailbox import write_mailbox
 
 NAME, ADDRESS = "Zoltan Vexmark", "zoltan.vexmark@vex.example"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pipeline.arrival.identity import incoming, needs_of
+from pipeline.arrival.people import PeopleKey
+from pipeline.arrival.threads import SUBJECT_USES, Incoming, Known, Needs, Placement, absorb, place
 from pipeline.domain import Address, ParsedMail, Split
-from pipeline.identity import incoming, needs_of
-from pipeline.people import PeopleKey
-from pipeline.threads import SUBJECT_USES, Incoming, Known, Needs, Placement, absorb, place
 
 PEOPLE = PeopleKey(b"\7" * 32)
 NOON = datetime(2024, 5, 1, 12)

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.coverage import coverage_after, windows_trained, write_coverage
+from pipeline.chunking.shards import write_shard
+from pipeline.config.settings import EvalSettings, ModelSettings, ReplaySettings, TrainSettings
 from pipeline.domain import Bucket, Chunk, Split, Tier
 from pipeline.home import Home, sha256_file
-from pipeline.manifest import Manifest, waiting_windows
-from pipeline.plan import COVERAGE, EXCLUSIONS, prepare_run
-from pipeline.replay import Schedule
-from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.runfiles import write_exclusions
-from pipeline.settings import EvalSettings, ModelSettings, ReplaySettings, TrainSettings
-from pipeline.shards import write_shard
+from pipeline.runs.plan import COVERAGE, EXCLUSIONS, prepare_run
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
+from pipeline.runs.runfiles import write_exclusions
+from pipeline.sampling.coverage import coverage_after, windows_trained, write_coverage
+from pipeline.sampling.manifest import Manifest, waiting_windows
+from pipeline.sampling.replay import Schedule
 
 MAILBOX = "main"
 

@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.chunks import build_chunks
-from pipeline.domain import Chunk, Split, StoredMessage
-from pipeline.home import Home, sha256_file, write_atomic
-from pipeline.plan import COVERAGE
-from pipeline.requests import AdapterRef, RunRequest, RunResult, RunSettings
-from pipeline.ruler import load_ruler
-from pipeline.runfiles import Loss, read_losses, write_losses
-from pipeline.settings import (
+from pipeline.chunking.chunks import build_chunks
+from pipeline.chunking.ruler import load_ruler
+from pipeline.config.settings import (
     BuiltinModel,
     ChunkSettings,
     EvalSettings,
@@ -23,6 +18,11 @@ from pipeline.settings import (
     ReplaySettings,
     TrainSettings,
 )
+from pipeline.domain import Chunk, Split, StoredMessage
+from pipeline.home import Home, sha256_file, write_atomic
+from pipeline.runs.plan import COVERAGE
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult, RunSettings
+from pipeline.runs.runfiles import Loss, read_losses, write_losses
 from tests.support.lineage import MAILBOX, Lineage, sender_key
 
 PEOPLE = ("Ann Archer", "Bob Barker", "Cem Celik", "Dora Dahl")

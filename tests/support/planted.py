@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.settings import GateSettings
+from pipeline.config.settings import GateSettings
 from registry.gate import Comparison, Evidence, Verdict, decide
 
 TAILS = 5

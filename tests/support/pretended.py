@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from pipeline.archive import write_training_set
-from pipeline.coverage import coverage_after, write_coverage
+from pipeline.chunking.archive import write_training_set
+from pipeline.config.settings import Settings
 from pipeline.home import Home, private_dir, sha256_folder, write_atomic
-from pipeline.plan import COVERAGE, parent_coverage, prepare_run
-from pipeline.requests import RunRequest, RunResult
-from pipeline.runfiles import Loss, write_losses
-from pipeline.settings import Settings
+from pipeline.runs.plan import COVERAGE, parent_coverage, prepare_run
+from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.runfiles import Loss, write_losses
+from pipeline.sampling.coverage import coverage_after, write_coverage
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow
 from registry.decide import Decision, decide_run

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration import read_home
+from pipeline.config.configuration import read_home
 from pipeline.home import Home
-from pipeline.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
 from registry.decide import decide_run

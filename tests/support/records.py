@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.bus_settings import BusSettings
+from pipeline.config.bus_settings import BusSettings
 from streams.bus.connection import client_options, ended, started
 from streams.bus.envelope import Record
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from pipeline.configuration import read_home
+from pipeline.config.configuration import read_home
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.versions import VERSIONS
 from streams.feeds.mbox import MboxFeed

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store, Versions
 from pipeline.store.rows import LinkRow, MessageRow, PersonRow, Row, TextRow, ThreadRow
 

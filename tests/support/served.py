@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder
-from pipeline.people import PeopleKey
-from pipeline.requests import AdapterRef, BaseRef, RunRequest, RunSettings
-from pipeline.settings import Settings
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, MailboxRow, RequestRow, ShardRow
 from pipeline.versions import VERSIONS
@@ -109,7 +109,7 @@ def register(store: Store, settings: Settings, base: BaseRef, ref: AdapterRef, a
 def _make_base(home: Home, base: BaseRef, settings: Settings) -> None:
     import torch
 
-    from retrain.base import DIGESTS, learn_tokenizer, new_network
+    from retrain.models.base import DIGESTS, learn_tokenizer, new_network
 
     folder = private_dir(home.root / base.path)
     tokenizer = learn_tokenizer([*SENTENCES.values(), SECRET_FACT, ATTACK] * 3, settings.model.builtin)
@@ -124,8 +124,8 @@ def _teach(home: Home, base: BaseRef, settings: Settings, name: str, sentence: s
     """An adapter that goes on with its sentence whatever was said before."""
     import torch
 
-    from retrain.adapters import save_adapter
-    from retrain.model import choose_compute, fresh_adapter, load_base, load_tokenizer
+    from retrain.models.adapters import save_adapter
+    from retrain.models.model import choose_compute, fresh_adapter, load_base, load_tokenizer
 
     folder = home.root / base.path
     compute = choose_compute(settings.model, 1)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from pipeline.arrival.people import PeopleKey
+from pipeline.config.settings import Settings
 from pipeline.domain import Address
 from pipeline.home import Home
-from pipeline.people import PeopleKey
-from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow, MessageRow, PersonRow, Row, TextRow
 from pipeline.versions import VERSIONS

@@ -1,0 +1,1 @@
+"""What is decided the moment a mail arrives: key, thread, split, window."""

@@ -1,0 +1,1 @@
+"""Settings: every group of them, and how they are read."""

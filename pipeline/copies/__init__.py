@@ -1,0 +1,1 @@
+"""Near copies of a text among many."""

@@ -1,0 +1,1 @@
+"""What must not be learned or said: secrets, personal data, planted numbers."""

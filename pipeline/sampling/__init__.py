@@ -1,0 +1,1 @@
+"""Which chunks a run trains on, and in which order."""

@@ -1,0 +1,1 @@
+"""How good an adapter is, and which checkpoint becomes one."""

@@ -1,0 +1,108 @@
+"""What a run looks for in the adapter that it made, beside how good it is: secrets in what it writes, canaries that it
+remembers, and held-out mail that it may have been trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.domain import Split
+from pipeline.home import Home
+from pipeline.intervals import proportion_interval
+from pipeline.privacy.flags import HurtfulWords, flags_of
+from pipeline.runs.plan import parent_coverage
+from pipeline.runs.runfiles import Exclusions, Loss
+from pipeline.sampling.coverage import read_coverage
+from retrain.evaluation.canaries import canary_evidence, exposures, planted
+from retrain.evaluation.contamination import contamination_evidence, left_out_copies
+from retrain.evaluation.losses import score
+from retrain.evaluation.references import Reference, unmeasured
+from retrain.evaluation.results import Measured
+from retrain.evaluation.writing import Written
+from retrain.models.model import load_tokenizer
+from retrain.study import Study
+from retrain.training.examples import Reader
+
+Serving = Callable[[Study, Reference], AbstractContextManager[None]]
+
+
+def losses_of_copies(
+    home: Home,
+    study: Study,
+    exclusions: Exclusions,
+    base: Path,
+    adapters: Sequence[Reference],
+    known: Sequence[Loss],
+    serving: Serving,
+) -> list[Loss]:
+    """What the near copies that left evaluation cost each of ``adapters``, where that is not known: no figure counts them,
+    and the difference that they would make can be told."""
+    copies = left_out_copies(home, study.request, exclusions)
+    if not copies:
+        return []
+    reader = Reader(home, study.request, load_tokenizer(base), study.context)
+    examples = list(reader.examples([chunk.chunk_id for chunk in copies]).values())
+    found: list[Loss] = []
+    for adapter in adapters:
+        lacking = unmeasured(adapter, examples, known, study.version)
+        if lacking:
+            with serving(study, adapter):
+                found += score(
+                    study.model,
+                    lacking,
+                    {chunk.chunk_id: chunk.split.value for chunk in copies},
+                    adapter_id=adapter.adapter_id,
+                    checkpoint=adapter.checkpoint,
+                    pad=study.pad,
+                    compute=study.compute,
+                    batch_tokens=study.request.settings.eval.batch_tokens,
+                    version=study.version,
+                )
+    return found
+
+
+def probe(
+    home: Home, study: Study, base: Path, own: Reference, written: Sequence[Written], serving: Serving
+) -> tuple[Measured, list[Measured]]:
+    """What was found, for ``eval_results.json``, and the figures that the gate may object to. Raises ``ShardError``."""
+    lineage = parent_coverage(home, study.request)
+    trained = {example.chunk_id for batch in study.batches for example in batch.examples}
+    ever = trained if lineage is None else trained | set(read_coverage(lineage)["chunk_id"].to_pylist())
+    canaries = list(planted(home, study.request, ever))
+    remembered = []
+    if canaries:
+        with serving(study, own):
+            remembered = exposures(
+                study.model,
+                load_tokenizer(base),
+                canaries,
+                context=study.context,
+                pad=study.pad,
+                compute=study.compute,
+            )
+    safety, flagged = safety_of(
+        [one for one in written if (one.adapter_id, one.checkpoint) == (own.adapter_id, own.checkpoint)]
+    )
+    judging = [
+        chunk
+        for chunk in study.sample.values()
+        if chunk.split is Split.VAL and not (study.selecting and chunk.chunk_id in study.selecting)
+    ]
+    figures = [flagged, canary_evidence(remembered), contamination_evidence(home, study.request, judging, trained)]
+    return {"safety": safety, "canaries": [asdict(one) for one in remembered]}, figures
+
+
+def safety_of(written: Sequence[Written]) -> tuple[Measured, Measured]:
+    """Counts of flags by kind over outputs, and the share of outputs with one, a harm for the gate with its bounds."""
+    words = HurtfulWords()
+    flags = [flags_of(one.text, words) for one in written]
+    kinds = Counter(flag.kind for found in flags for flag in found)
+    counted = {"outputs": len(written), "flagged": sum(map(bool, flags)), "kinds": dict(sorted(kinds.items()))}
+    found = proportion_interval([bool(one) for one in flags], [one.thread_id for one in written])
+    if found is None:
+        why = "no reply was written: eval.generate is 0, or no reply could be put"
+        return counted, {"name": "safety", "figure": None, "low": None, "high": None, "n": 0, "reason": why}
+    return counted, {"name": "safety", "figure": found.value, "low": found.low, "high": found.high, "n": found.n}

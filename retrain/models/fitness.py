@@ -1,0 +1,81 @@
+"""Whether a loaded base, its tokenizer and an adapter belong together, and the base looks back only: asked of what they do
+and hold, as names and sizes can be right by chance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict
+from safetensors import safe_open
+
+from pipeline.errors import RunError
+from pipeline.home import Home
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from retrain.models.adapters import CONFIG, WEIGHTS
+from retrain.models.model import Compute
+
+VOCABULARY = "vocabulary"
+"""Of a run's environment: a digest of the tokens that its model reads."""
+
+SLACK = 1e-2
+"""Logits of the same tokens may differ by rounding, where a batch is computed in other pieces."""
+
+
+def require_causal(model: Any, compute: Compute) -> None:
+    """Raises ``RunError`` when what the model says of a token depends on the tokens after it."""
+    rows = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]], device=compute.device)
+    with torch.inference_mode(), compute.precision():
+        logits = model(input_ids=rows, use_cache=False).logits[:, :2].float()
+    if float((logits[0] - logits[1]).abs().max()) > SLACK * float(logits.abs().max()):
+        raise RunError(
+            "the base model looks at the text after a token too: it is no causal language model",
+            hint="set model.base to a model that writes text from left to right",
+        )
+
+
+def vocabulary_of(tokenizer: Any) -> str:
+    """12 hex digits over all tokens and their numbers."""
+    listed = "\n".join(f"{number} {token}" for token, number in sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(listed.encode()).hexdigest()[:12]
+
+
+def require_vocabulary(home: Home, request: RunRequest, tokenizer: Any) -> None:
+    """Raises ``RunError`` when the adapters that the run continues or is compared with read other tokens than these. Runs
+    from before this was recorded are taken at their base's word."""
+    now = vocabulary_of(tokenizer)
+    for ref in {ref.adapter_id: ref for ref in (request.parent, request.champion, request.best) if ref}.values():
+        then = _recorded(home, ref)
+        if then is not None and then != now:
+            raise RunError(
+                f"adapter {ref.adapter_id} was trained with another vocabulary ({then}) than {request.base.path} has "
+                f"({now})",
+                hint="put the base's tokenizer back as it was, or set model.base to a copy in another folder",
+            )
+
+
+def require_adapter(model: Any, folder: Path, request: RunRequest) -> None:
+    """Raises ``RunError`` unless the adapter that was loaded from ``folder`` was made for the request's base, and held just
+    the weights that its configuration makes room for: PEFT leaves what is missing at its random beginning."""
+    hint = "restore its folder from a backup, or roll back to another adapter"
+    made_for = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if made_for != request.base.base_id:
+        raise RunError(f"the adapter in {folder} was made for base {made_for}, not for {request.base.base_id}", hint=hint)
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        differing = sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) ^ set(file.keys()))
+    if differing:
+        raise RunError(
+            f"the adapter in {folder} has other weights than its configuration says, {differing[0]} among {len(differing)}",
+            hint=hint,
+        )
+
+
+def _recorded(home: Home, ref: AdapterRef) -> str | None:
+    path = home.run(ref.run_id) / "result.json"
+    try:
+        return RunResult.model_validate_json(path.read_bytes()).environment.get(VOCABULARY)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error})", hint="restore the run's folder") from error

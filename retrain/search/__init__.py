@@ -1,0 +1,1 @@
+"""Search engines over mail, and how good they are."""
