@@ -8,7 +8,7 @@ from datetime import datetime
 from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.home import Home
-from pipeline.runs.requests import RunResult
+from pipeline.runs.requests import read_result
 from pipeline.store import Store
 from registry.byhand import promote, reject
 from registry.decide import journal, reigning
@@ -37,7 +37,7 @@ def decide_again(store: Store, home: Home, adapter_id: str, settings: Settings, 
     run = decided(store, home, request)
     if run.evidence is None:
         raise RegistryError(f"its evidence cannot be read: {run.missing}", hint="restore the run's folder from a backup")
-    result = RunResult.model_validate_json((home.run(request.run_id) / "result.json").read_bytes())
+    result = read_result(home.run(request.run_id))
     late = {figure.name: figure for figure in late_figures(store, request, result, settings)}
     figures = (*(figure for figure in run.evidence.figures if figure.name not in late), *late.values())
     champion = reigning(store, state, request) or base_name(request)

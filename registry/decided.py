@@ -12,7 +12,7 @@ from datetime import datetime
 
 from pipeline.errors import MailtideError, RunError, UsageError
 from pipeline.home import Home
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, read_result
 from pipeline.store import Store
 from pipeline.store.rows import JournalRow, RequestRow
 from registry.decide import decision_of, reigning
@@ -65,7 +65,7 @@ def decided(store: Store, home: Home, request: RunRequest) -> Decided:
     if made.verdict is None:
         return replace(found, missing="the run failed, so nothing was measured to the end")
     try:
-        result = RunResult.model_validate_json((home.run(request.run_id) / "result.json").read_bytes())
+        result = read_result(home.run(request.run_id))
         champion = reigning(store, fold(row for row in rows if row.ordinal < own[0].ordinal), request)
         evidence = gather(home, request, result, champion, objections=objections_of(made.verdict))
         evidence = replace(evidence, figures=(*evidence.figures, *late_figures_of(made.verdict, evidence.figures)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from pipeline.domain import Split
-from pipeline.errors import RegistryError
+from pipeline.errors import RegistryError, RunError
 from pipeline.home import Home
-from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.requests import AdapterRef, RunRequest, RunResult, read_result
 from pipeline.runs.runfiles import Exclusions, Loss, read_exclusions, read_losses
 from pipeline.sampling.halves import gating_threads
 from pipeline.sampling.objectives import read_examples
@@ -119,13 +119,12 @@ def _of_reference(home: Home, losses: Sequence[Loss], adapter: AdapterRef | None
 
 
 def _selected_checkpoint(home: Home, adapter: AdapterRef) -> str:
-    path = home.run(adapter.run_id) / "result.json"
     try:
-        return RunResult.model_validate_json(path.read_bytes()).checkpoint
-    except (OSError, ValueError) as error:
+        return read_result(home.run(adapter.run_id)).checkpoint
+    except RunError as error:
         raise RegistryError(
-            f"{adapter.adapter_id} has losses at several checkpoints, and {path} does not say which one serves",
-            hint="restore the run's folder from a backup",
+            f"{adapter.adapter_id} has losses at several checkpoints, and which one serves is not known: {error.message}",
+            hint=error.hint,
         ) from error
 
 

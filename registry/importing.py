@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.errors import NothingToDo, RegistryError, UsageError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file, sha256_folder, write_atomic
 from pipeline.parquet import with_note
-from pipeline.runs.requests import BaseRef, RunResult
+from pipeline.runs.requests import RESULT, BaseRef, RunResult
 from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow
@@ -237,6 +237,6 @@ def _write_run(home: Home, folder: Path, receipt: Receipt, base: BaseRef, now: d
         seconds={},
         environment=receipt.environment,
     )
-    write_atomic(run / "result.json", result.model_dump_json().encode())
+    write_atomic(run / RESULT, result.model_dump_json().encode())
     note = Imported(adapter_id=receipt.adapter_id, signed_by=receipt.signed_by, at=now, base=base)
     write_atomic(run / NOTE, note.model_dump_json().encode())

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.chunking.shards import TEXT, read_meta, verify_shard
 from pipeline.errors import MailtideError, RegistryError
 from pipeline.home import Home, sha256_file
-from pipeline.runs.requests import ShardRef
+from pipeline.runs.requests import REQUEST, ShardRef
 from pipeline.runs.runfiles import Exclusions, read_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ErasureRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
@@ -152,7 +152,7 @@ def _signer_problems(home: Home, path: Path, receipt: Receipt) -> Iterator[str]:
 def _record_problems(home: Home, receipt: Receipt, kept: Recorded) -> Iterator[str]:
     """Where store and files tell different stories."""
     folder = home.run(receipt.run_id)
-    if kept.request is not None and _parsed(folder / "request.json") not in (None, json.loads(kept.request)):
+    if kept.request is not None and _parsed(folder / REQUEST) not in (None, json.loads(kept.request)):
         yield f"{folder / 'request.json'} is not the request that the store recorded"
     if kept.verdict is not None and receipt.verdict != kept.verdict:
         yield f"{folder / RECEIPT} holds another verdict than the store"

@@ -14,19 +14,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.capacity.passes import read_changes
 from pipeline.chunking.archive import write_training_set
 from pipeline.domain import Role
-from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_folder, write_atomic
 from pipeline.runs.attempts import Attempt, read_attempts
 from pipeline.runs.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, prepare_run
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RESULT, RunRequest, RunResult, read_request, read_result
 from pipeline.runs.runfiles import read_exclusions
 from pipeline.sampling.coverage import coverage_after, write_coverage
-from retrain.evaluation.measure import Measured, measure
+from retrain.evaluation.measure import measure
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import find_base
 from retrain.models.fitness import VOCABULARY
@@ -35,12 +32,11 @@ from retrain.processes.launch import train_together
 from retrain.progress import Observer, Progress
 from retrain.study import CHECKPOINTS, Study, open_study
 from retrain.training import checkpoints
+from retrain.training.checkpoints import Checkpoint
 from retrain.training.lost_device import require_same_device
 from retrain.training.metrics import METRICS, read_metrics
 from retrain.training.retries import train_until_better
 from retrain.training.trainer import StepRecord
-
-REQUEST, RESULT = "request.json", "result.json"
 
 
 class Stopwatch:
@@ -66,8 +62,8 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     """
     folder = home.run(run_id)
     if (folder / RESULT).is_file():
-        return _read_result(folder / RESULT)
-    request = read_request(folder / REQUEST, run_id)
+        return read_result(folder)
+    request = read_request(folder)
     started_at = _now()
     watch = Stopwatch()
     with watch.stage("data"):
@@ -92,15 +88,15 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         with watch.stage("train"):
             train_until_better(study, folder, progress)
     with watch.stage("evaluate"):
-        measured = measure(home, study, exclusions, base, folder, progress)
-    progress(Progress(run_id, "finish", 0, 1, f"keeping {measured.checkpoint.name}"))
-    _write_coverage(home, request, prepared, measured, folder / COVERAGE)
-    adapter = _keep_adapter(home, request, measured.checkpoint)
+        chosen = measure(home, study, exclusions, base, folder, progress)
+    progress(Progress(run_id, "finish", 0, 1, f"keeping {chosen.name}"))
+    _write_coverage(home, request, prepared, chosen, folder / COVERAGE)
+    adapter = _keep_adapter(home, request, chosen)
     result = RunResult(
         run_id=run_id,
         adapter_id=request.adapter_id,
         adapter_sha256=sha256_folder(adapter),
-        checkpoint=measured.checkpoint.name,
+        checkpoint=chosen.name,
         started_at=started_at,
         finished_at=_now(),
         **_trained(folder / METRICS),
@@ -116,34 +112,15 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     return result
 
 
-def read_request(path: Path, run_id: str) -> RunRequest:
-    """The request in a run's folder; raises ``RunError`` unless it is the one that ``run_id`` names."""
-    hint = "ask for the run again with `mailtide retrain --confirm`"
-    try:
-        request = RunRequest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})", hint=hint) from error
-    if request.run_id != run_id:
-        raise RunError(f"{path} is the request of run {request.run_id}, not of {run_id}", hint=hint)
-    return request
-
-
-def _read_result(path: Path) -> RunResult:
-    try:
-        return RunResult.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]})", hint="remove it and run again") from error
-
-
-def _write_coverage(home: Home, request: RunRequest, prepared: Prepared, measured: Measured, path: Path) -> None:
+def _write_coverage(home: Home, request: RunRequest, prepared: Prepared, chosen: Checkpoint, path: Path) -> None:
     accumulation = request.settings.train.accumulation
     coverage = coverage_after(
-        parent_coverage(home, request), prepared.manifest, prepared.schedule, measured.checkpoint.step, accumulation
+        parent_coverage(home, request), prepared.manifest, prepared.schedule, chosen.step, accumulation
     )
     write_coverage(path, coverage)
 
 
-def _keep_adapter(home: Home, request: RunRequest, checkpoint: checkpoints.Checkpoint) -> Path:
+def _keep_adapter(home: Home, request: RunRequest, checkpoint: Checkpoint) -> Path:
     """Copies the chosen weights to the adapter's folder, whole or not at all."""
     target = home.adapter(request.adapter_id)
     if target.is_dir():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.halves import selecting_threads
 from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
 from retrain.evaluation.losses import score, version_of
-from retrain.evaluation.references import adapter_folder
+from retrain.evaluation.references import Reference, adapter_folder
 from retrain.models.attention import kernels
 from retrain.models.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
@@ -63,6 +63,23 @@ class Study:
 
     def of_split(self, split: Split) -> list[Example]:
         return [example for example in self.examples if self.sample[example.chunk_id].split is split]
+
+    @contextmanager
+    def serving(self, reference: Reference) -> Iterator[None]:
+        """The model as ``reference``, on the one base that is loaded."""
+        model = self.model
+        if reference.folder is None:
+            with model.disable_adapter():
+                yield
+            return
+        before = model.active_adapter
+        model.load_adapter(str(reference.folder), adapter_name="measured")
+        model.set_adapter("measured")
+        try:
+            yield
+        finally:
+            model.set_adapter(before)
+            model.delete_adapter("measured")
 
     def score(
         self, examples: Sequence[Example], adapter_id: str, checkpoint: str, progress: Observer | None = None

@@ -19,7 +19,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
-from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
+from pipeline.runs.requests import REQUEST, AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
 from pipeline.runs.runfiles import ERASED, Loss, write_exclusions, write_losses
 from pipeline.sampling.coverage import read_coverage, windows_trained
 from pipeline.sampling.manifest import waiting_windows
@@ -302,4 +302,4 @@ def _write_folder(store: Store, home: Home, request: RunRequest) -> None:
         "adapter_id, checkpoint, chunk_id, eval_version",
     )
     write_losses(folder / "known_losses.parquet", [Loss.of(row) for row in rows])
-    write_atomic(folder / "request.json", request.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(folder / REQUEST, request.model_dump_json(indent=2).encode() + b"\n")

@@ -18,7 +18,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.runs.plan import SCHEDULE, Plan, plan_run
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
@@ -167,8 +167,8 @@ def measured(store: Store, home: Home, request: RunRequest) -> Measured | None:
     for row in rows:
         earlier = RunRequest.model_validate_json(row.request)
         folder = home.run(row.run_id)
-        if earlier.base == request.base and (folder / "result.json").is_file():
-            result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+        if earlier.base == request.base and (folder / RESULT).is_file():
+            result = read_result(folder)
             trained = read_schedule(folder / SCHEDULE).trained(result.steps, earlier.settings.train.accumulation)
             tokens = pc.sum(trained["n_tokens"]).as_py() or 0
             training = result.seconds.get("train", 0.0)

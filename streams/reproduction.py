@@ -15,21 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.capacity.passes import PASSES
 from pipeline.chunking.archive import TRAINING_SET, training_set
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, private_dir, sha256_file, sha256_folder
 from pipeline.runs.plan import EXCLUSIONS
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import REQUEST, RunRequest, RunResult, read_request, read_result
 from pipeline.runs.runfiles import read_exclusions
 from registry.receipt import RECEIPT
 from streams.erasure.receipt import receipts
 from streams.lease import training_lease
 from streams.runner import OnStep, Runner
 
-GIVEN = ("request.json", "exclusions.parquet", "known_losses.parquet")
+GIVEN = (REQUEST, "exclusions.parquet", "known_losses.parquet")
 """Written at the claim; besides, what a run went on with where memory ran out."""
 
 DERIVED = (
@@ -159,15 +157,9 @@ def _prepare(home: Home, other: Home, request: RunRequest) -> None:
 
 
 def _request(home: Home, run_id: str) -> RunRequest:
-    path = home.run(run_id) / "request.json"
-    if not path.is_file():
+    if not (home.run(run_id) / REQUEST).is_file():
         raise UsageError(f"there is no run {run_id}", hint="see `mailtide runs`")
-    try:
-        request = RunRequest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]})", hint="restore it from a backup") from error
-    if request.run_id != run_id:
-        raise RunError(f"{path} was changed: it asks for run {request.run_id}", hint="restore it from a backup")
+    request = read_request(home.run(run_id))
     _result(home, run_id)
     return request
 
@@ -194,10 +186,9 @@ def _require_nothing_erased(home: Home, request: RunRequest) -> None:
 
 
 def _result(home: Home, run_id: str) -> RunResult:
-    path = home.run(run_id) / "result.json"
     try:
-        return RunResult.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return read_result(home.run(run_id))
+    except RunError as error:
         raise RunError(f"run {run_id} left no result that can be compared", hint="see `mailtide runs`") from error
 
 

@@ -9,7 +9,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import read_request, read_result
 from pipeline.store.rows import RequestRow
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
@@ -55,7 +55,7 @@ class Trainer:
         """Raises when the fault is not the run's own."""
         if tells_of_full_disk(error.message) or tells_of_lost_device(error.message):
             raise error
-        request = RunRequest.model_validate_json((self._home.run(run_id) / "request.json").read_bytes())
+        request = read_request(self._home.run(run_id))
         require_inputs(self._home, request)
 
     def _carry_out(self, run_id: str) -> None:
@@ -82,10 +82,10 @@ class Judge:
         payload = event.payload()
         assert isinstance(payload, RunFinished)
         folder = self._home.run(payload.run_id)
-        request = RunRequest.model_validate_json((folder / "request.json").read_bytes())
+        request = read_request(folder)
         with self._open_store() as store:
             if payload.ok:
-                result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+                result = read_result(folder)
                 decision = decide_run(store, self._home, request, result, self._settings, utc_now(), "gate")
                 try_to_write_report(store, self._home, request.run_id)
             else:

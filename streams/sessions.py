@@ -12,7 +12,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError, UsageError
 from pipeline.home import Home
 from pipeline.runs.plan import MANIFEST
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, read_result
 from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, RequestRow
@@ -164,8 +164,7 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         raise RunError(f"run {run_id} has no verdict yet", hint="go on with it: `mailtide retrain --confirm`")
     closings = store.fetch(ClosingRow, "mailbox = ?", [request.mailbox])
     mails = sum(row.n_messages for row in closings if row.window_idx in request.new_windows)
-    result_file = home.run(run_id) / "result.json"
-    result = RunResult.model_validate_json(result_file.read_bytes()) if decision.verdict else None
+    result = read_result(home.run(run_id)) if decision.verdict else None
     new = old = None
     if result is not None:
         evidence = gather(home, request, result, request.champion.adapter_id if request.champion else None)

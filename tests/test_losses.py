@@ -16,10 +16,10 @@ from pipeline.runs.runfiles import Exclusions, Loss
 from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
 from retrain.evaluation.losses import EVAL_VERSION, score
 from retrain.evaluation.results import cells, entries
-from retrain.evaluation.select import Scored, best_step, mean_loss, should_stop
 from retrain.models.base import learn_tokenizer, new_network
 from retrain.models.model import choose_compute
 from retrain.training.batches import Source, encode
+from retrain.training.early_stopping import Scored, best_step, mean_loss, should_stop
 from tests.support.mailroom import TINY, Mailroom, letters
 
 

@@ -295,7 +295,7 @@ def test_a_request_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = room.home.run(request.run_id)
     other = request.model_copy(update={"settings": tiny_settings(evaluate=EvalSettings(max_chunks=3))})
     (folder / "request.json").write_text(other.model_dump_json())
-    with pytest.raises(RunError, match=f"not of {request.run_id}"):
+    with pytest.raises(RunError, match=f"not for {request.run_id}"):
         execute(room.home, request.run_id, quiet)
 
 

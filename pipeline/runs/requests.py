@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from pipeline.capacity.passes import Change
@@ -14,8 +15,12 @@ from pipeline.config.settings import (
     ReplaySettings,
     TrainSettings,
 )
+from pipeline.errors import RunError
 from pipeline.runs.attempts import Attempt
 from pipeline.strict import Strict
+
+REQUEST, RESULT = "request.json", "result.json"
+"""Of a run's folder: what it was asked, and what came of it once it has ended well."""
 
 LATER: dict[tuple[str, str], object] = {
     ("replay", "tier_caps"): {},
@@ -156,3 +161,27 @@ class RunResult(Strict):
     environment: dict[str, str]
     passes: tuple[Change, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+
+
+def read_request(folder: Path) -> RunRequest:
+    """What the run in ``folder`` was asked. Raises ``RunError`` when that cannot be read, or is another run's: a folder is
+    named by its run."""
+    path, hint = folder / REQUEST, "restore it from a backup, or ask for the run again: `mailtide retrain --confirm`"
+    try:
+        request = RunRequest.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})", hint=hint) from error
+    if request.run_id != folder.name:
+        raise RunError(f"{path} was changed: it asks for run {request.run_id}, not for {folder.name}", hint=hint)
+    return request
+
+
+def read_result(folder: Path) -> RunResult:
+    """What came of the run in ``folder``; raises ``RunError`` when that cannot be read."""
+    path = folder / RESULT
+    try:
+        return RunResult.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({str(error).splitlines()[0]})", hint="restore the run's folder from a backup"
+        ) from error

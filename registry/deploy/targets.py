@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.config.feed_settings import SecretSettings
 from pipeline.config.settings import Settings
-from pipeline.errors import DeployError
+from pipeline.errors import DeployError, RunError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home
-from pipeline.runs.requests import BaseRef, RunRequest
+from pipeline.runs.requests import BaseRef, read_request
 from registry.deploy.calling import Caller
 from registry.deploy.contract import Target
 from registry.deploy.converging import converge
@@ -96,11 +96,10 @@ def base_of(home: Home, adapter_id: str) -> BaseRef:
     run_id = adapter_id.removeprefix("a")
     if (kept := imported(home, run_id)) is not None:
         return kept.base
-    path = home.run(run_id) / "request.json"
     try:
-        return RunRequest.model_validate_json(path.read_bytes()).base
-    except (OSError, ValueError) as error:
-        raise DeployError(f"{path} does not say which base {adapter_id} stands on", hint="restore it") from error
+        return read_request(home.run(run_id)).base
+    except RunError as error:
+        raise DeployError(f"which base {adapter_id} stands on is not known: {error.message}", hint=error.hint) from error
 
 
 def _each(home: Home, target: Target, promotions: Sequence[AdapterPromoted], now: Callable[[], datetime]) -> list[Standing]:

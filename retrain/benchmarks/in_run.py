@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,6 @@ from retrain.study import Study
 SPLIT = "benchmarks"
 """What stands for a split in entries, and in the view `metrics`: items of tasks are neither val nor test."""
 
-Serving = Callable[[Study, Reference], AbstractContextManager[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class Benchmarked:
@@ -42,7 +39,6 @@ def run_benchmarks(
     folder: Path,
     own: Reference,
     challenged: Reference,
-    serving: Serving,
     progress: Observer,
 ) -> Benchmarked:
     """Puts the tasks of the settings to both models and writes ``benchmarks.parquet``; scores that the challenged adapter's
@@ -69,7 +65,7 @@ def run_benchmarks(
                 progress(
                     Progress(study.request.run_id, "benchmarks", place, len(tasks), f"{task.name} {reference.adapter_id}")
                 )
-                both += _known(known, task, reference) or _measured(study, base, task, reference, serving)
+                both += _known(known, task, reference) or _measured(study, base, task, reference)
         except MailtideError as error:
             absent.append((task.name, str(error)))
         else:
@@ -92,8 +88,8 @@ def _known(known: Sequence[Item], task: Task, reference: Reference) -> list[Item
     return list(found.values()) if len(found) == len(task.docs) else []
 
 
-def _measured(study: Study, base: Path, task: Task, reference: Reference, serving: Serving) -> list[Item]:
-    with serving(study, reference):
+def _measured(study: Study, base: Path, task: Task, reference: Reference) -> list[Item]:
+    with study.serving(reference):
         return put(
             task,
             Subject(

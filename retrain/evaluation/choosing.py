@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline.runs.replyfiles import Given, ReplyLoss
 from pipeline.runs.runfiles import Loss
 from pipeline.runs.selection import GREATER_IS_BETTER, PARTS, Threshold
-from retrain.evaluation.select import mean_loss
+from retrain.training.early_stopping import mean_loss
 
 if TYPE_CHECKING:
     from retrain.evaluation.writing import Written

@@ -4,8 +4,7 @@ remembers, and held-out mail that it may have been trained on."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,8 +25,6 @@ from retrain.models.model import load_tokenizer
 from retrain.study import Study
 from retrain.training.examples import Reader
 
-Serving = Callable[[Study, Reference], AbstractContextManager[None]]
-
 
 def losses_of_copies(
     home: Home,
@@ -36,7 +33,6 @@ def losses_of_copies(
     base: Path,
     adapters: Sequence[Reference],
     known: Sequence[Loss],
-    serving: Serving,
 ) -> list[Loss]:
     """What the near copies that left evaluation cost each of ``adapters``, where that is not known: no figure counts them,
     and the difference that they would make can be told."""
@@ -49,7 +45,7 @@ def losses_of_copies(
     for adapter in adapters:
         lacking = unmeasured(adapter, examples, known, study.version)
         if lacking:
-            with serving(study, adapter):
+            with study.serving(adapter):
                 found += score(
                     study.model,
                     lacking,
@@ -65,7 +61,7 @@ def losses_of_copies(
 
 
 def probe(
-    home: Home, study: Study, base: Path, own: Reference, written: Sequence[Written], serving: Serving
+    home: Home, study: Study, base: Path, own: Reference, written: Sequence[Written]
 ) -> tuple[Measured, list[Measured]]:
     """What was found, for ``eval_results.json``, and the figures that the gate may object to. Raises ``ShardError``."""
     lineage = parent_coverage(home, study.request)
@@ -74,7 +70,7 @@ def probe(
     canaries = list(planted(home, study.request, ever))
     remembered = []
     if canaries:
-        with serving(study, own):
+        with study.serving(own):
             remembered = exposures(
                 study.model,
                 load_tokenizer(base),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import RunError
 from pipeline.home import Home, sha256_folder
-from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.requests import AdapterRef, RunRequest, read_result
 from pipeline.runs.runfiles import Loss
 from retrain.training.batches import Example
 
@@ -27,7 +27,7 @@ def references(home: Home, request: RunRequest) -> list[Reference]:
     found = [Reference(f"base:{request.base.base_id}", "", None)]
     adapters = {ref.adapter_id: ref for ref in (request.champion, request.parent, request.best) if ref is not None}
     for ref in adapters.values():
-        found.append(Reference(ref.adapter_id, _checkpoint_of(home, ref), adapter_folder(home, ref)))
+        found.append(Reference(ref.adapter_id, read_result(home.run(ref.run_id)).checkpoint, adapter_folder(home, ref)))
     return found
 
 
@@ -56,13 +56,3 @@ def of_references(losses: Iterable[Loss], wanted: Sequence[Reference], version: 
     """Those losses that are of one of ``wanted`` and of this evaluation version."""
     names = {(reference.adapter_id, reference.checkpoint) for reference in wanted}
     return [loss for loss in losses if (loss.adapter_id, loss.checkpoint) in names and loss.eval_version == version]
-
-
-def _checkpoint_of(home: Home, ref: AdapterRef) -> str:
-    path = home.run(ref.run_id) / "result.json"
-    try:
-        return RunResult.model_validate_json(path.read_bytes()).checkpoint
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} does not say which checkpoint became {ref.adapter_id} ({error})", hint="restore the run's folder"
-        ) from error

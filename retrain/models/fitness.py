@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
+from pipeline.runs.requests import AdapterRef, RunRequest, read_result
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.model import Compute
 
@@ -74,8 +74,4 @@ def require_adapter(model: Any, folder: Path, request: RunRequest) -> None:
 
 
 def _recorded(home: Home, ref: AdapterRef) -> str | None:
-    path = home.run(ref.run_id) / "result.json"
-    try:
-        return RunResult.model_validate_json(path.read_bytes()).environment.get(VOCABULARY)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})", hint="restore the run's folder") from error
+    return read_result(home.run(ref.run_id)).environment.get(VOCABULARY)

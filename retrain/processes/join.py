@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pipeline.errors import MailtideError, UsageError
 from pipeline.home import Home
+from pipeline.runs.requests import read_request
 from retrain.processes.launch import train_together
 from retrain.progress import Progress
-from retrain.run import REQUEST, read_request
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def join(home: Home, run_id: str, machine: int) -> None:
     """Trains with the others; raises ``UsageError`` for a number that the run has no machine of."""
-    train = read_request(home.run(run_id) / REQUEST, run_id).settings.train
+    train = read_request(home.run(run_id)).settings.train
     if not 0 < machine < train.machines:
         raise UsageError(
             f"run {run_id} is trained by {train.machines} machines, of which {machine} is none that joins",

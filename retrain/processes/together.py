@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 def take_part(home: Home, run_id: str, say: Say) -> str | None:
     """Trains this process's share. None when training is at its end, else why it must be started again."""
     from pipeline.runs.plan import EXCLUSIONS, prepare_run
-    from pipeline.runs.requests import RunRequest
+    from pipeline.runs.requests import read_request
     from pipeline.runs.runfiles import read_exclusions
     from retrain.models.base import locate
     from retrain.models.model import choose_compute
@@ -72,7 +72,7 @@ def take_part(home: Home, run_id: str, say: Say) -> str | None:
     from retrain.training.retries import train_until_better
 
     folder = home.run(run_id)
-    request = RunRequest.model_validate_json((folder / "request.json").read_bytes())
+    request = read_request(folder)
     ranks = join()
 
     def tell(progress: Progress) -> None:

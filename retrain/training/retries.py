@@ -17,10 +17,10 @@ from pipeline.errors import RunError
 from pipeline.home import fsync_dir, private_dir
 from pipeline.runs.attempts import Attempts, read_attempts, write_attempts
 from pipeline.runs.runfiles import read_losses
-from retrain.evaluation.select import Scored, best_step, mean_loss
 from retrain.progress import Observer, Progress
 from retrain.study import CHECKPOINTS, Study, restore, train, trained_state
 from retrain.training import checkpoints
+from retrain.training.early_stopping import Scored, best_step, mean_loss
 from retrain.training.metrics import METRICS
 
 MOVED = (METRICS, PASSES, CHECKPOINTS)

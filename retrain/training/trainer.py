@@ -27,7 +27,6 @@ from pipeline.capacity.passes import CPU_PASS_TOKENS, Passes
 from pipeline.errors import RunError
 from pipeline.runs.runfiles import Loss, read_losses, write_losses
 from retrain.evaluation.nll import token_nll
-from retrain.evaluation.select import Scored, best_step, mean_loss, should_stop
 from retrain.models.adapters import save_adapter
 from retrain.models.model import Compute
 from retrain.processes.ranks import Ranks
@@ -35,6 +34,7 @@ from retrain.processes.sharding import Gathered, Shared, gathered, load_adapter,
 from retrain.processes.shares import shared_passes
 from retrain.training import checkpoints
 from retrain.training.batches import IDLE, Batch, Example, collate, groups_of_like_length
+from retrain.training.early_stopping import Scored, best_step, mean_loss, should_stop
 from retrain.training.lanes import IN_TURN, Lanes
 
 

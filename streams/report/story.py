@@ -11,14 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.chunking.tier_limits import TierUse
 from pipeline.errors import RunError, UsageError
 from pipeline.home import Home
 from pipeline.runs.plan import COVERAGE, MANIFEST
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RunRequest, RunResult, read_result
 from pipeline.sampling.coverage import read_coverage
 from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
@@ -99,10 +97,10 @@ def gather_story(store: Store, home: Home, named: str) -> Story:
     request = RunRequest.model_validate_json(rows[0].request)
     folder = home.run(request.run_id)
     try:
-        result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+        result = read_result(folder)
         results = json.loads((folder / "eval_results.json").read_bytes())
         steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, ValidationError) as error:
+    except (RunError, OSError, ValueError) as error:
         raise RunError(
             f"run {request.run_id} left nothing to report: it has not finished, or failed", hint="see `mailtide runs`"
         ) from error

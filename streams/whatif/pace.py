@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.config.settings import Settings
 from pipeline.home import Home
 from pipeline.runs.plan import SCHEDULE
-from pipeline.runs.requests import RunRequest, RunResult
+from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow, ShardRow
@@ -48,9 +48,9 @@ def measured_pace(store: Store, home: Home, settings: Settings, mailbox: str) ->
     tokens, training, rest, runs = 0, 0.0, 0.0, 0
     for row in finished:
         folder = home.run(row.run_id)
-        if RunRequest.model_validate_json(row.request).base != base or not (folder / "result.json").is_file():
+        if RunRequest.model_validate_json(row.request).base != base or not (folder / RESULT).is_file():
             continue
-        seconds = RunResult.model_validate_json((folder / "result.json").read_bytes()).seconds
+        seconds = read_result(folder).seconds
         tokens += pc.sum(read_schedule(folder / SCHEDULE).table["n_tokens"]).as_py() or 0
         training += seconds.get("train", 0.0)
         rest += sum(value for stage, value in seconds.items() if stage not in ("base", "train"))
