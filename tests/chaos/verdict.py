@@ -18,7 +18,19 @@ from tests.chaos.watching import VERDICTS
 from tests.support.dump import rows_of, shards_of
 
 OF_RUNS = frozenset(
-    ("requests", "run_events", "run_results", "metric_rows", "loss_rows", "trained_rows", "adapter_rows", "journal_rows")
+    (
+        "requests",
+        "run_events",
+        "run_results",
+        "metric_rows",
+        "loss_rows",
+        "reply_rows",
+        "written_rows",
+        "question_rows",
+        "trained_rows",
+        "adapter_rows",
+        "journal_rows",
+    )
 )
 """Tables about runs: which closings wait together for one run depends on how long the run before it takes, and it may be
 killed. They are checked by rules (:func:`faults_of_runs`), and their contents by repeating each run in peace."""
