@@ -14,7 +14,8 @@ from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import BusError
 from pipeline.events import Topic
 from streams.bus.connection import client_options
-from streams.bus.topics import check_topics, create_topics, topic_specs, topic_states
+from streams.bus.topics import TopicState, check_topics, create_topics, topic_specs, topic_states
+from tests.support.daemons import until
 from tests.support.kafka import Broker
 from tests.support.program import complaint, run
 
@@ -65,8 +66,12 @@ def test_a_wrong_clean_up_is_told_and_put_right(broker: Broker) -> None:
         await admin.create_topics([NewTopic("policy.registry.adapter.promoted.v1", 2, 1)])
         await admin.close()
 
+    def there() -> list[TopicState]:
+        return [state for state in asyncio.run(topic_states(bus)) if state.partitions]
+
     asyncio.run(make_wrong())
-    (state,) = [state for state in asyncio.run(topic_states(bus)) if state.partitions]
+    until(there)  # a broker tells of a topic a moment after it has agreed to make it
+    (state,) = there()
     assert state.problem == "topic policy.registry.adapter.promoted.v1 has the cleanup.policy delete instead of compact"
     assert state.spec.name not in asyncio.run(create_topics(bus))
     asyncio.run(check_topics(bus))
