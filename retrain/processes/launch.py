@@ -108,9 +108,7 @@ def main() -> int:
     """Becomes torchrun, with the arguments given."""
     from torch.distributed.run import main as torchrun
 
-    parent = os.getppid()
-    die_with_parent()
-    if os.getppid() != parent:
+    if not die_with_parent():
         return 1
     torchrun(sys.argv[1:])
     return 0
