@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.domain import Split
-from pipeline.errors import RegistryError
-from pipeline.store.rows import TrainedRow
+from pipeline.errors import RegistryError, UsageError
+from pipeline.store.rows import MailboxRow, MessageRow, TrainedRow
 from registry.lineage import descendants, learners, lessons, lineage
+from streams.cli.commands import cli
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
+from tests.support.rows import any_row
 
 
 @pytest.fixture
@@ -112,3 +116,23 @@ def test_an_unknown_adapter_is_refused_with_the_next_step(runs: Finished) -> Non
     with pytest.raises(RegistryError, match="there is no adapter a0; see `mailtide registry list`"):
         lineage(runs.store, "a0")
     assert descendants(runs.store, ["a0"]) == {"a0"}
+
+
+def test_the_command_goes_down_to_messages_and_from_a_message_up_again(runs: Finished) -> None:
+    first, second = (runs.step()[0].adapter_id for _ in range(2))
+    key = message_of(runs, "train0-0:w0:0")
+    runs.store.append([any_row(MailboxRow, mailbox=MAILBOX), any_row(MessageRow, mailbox=MAILBOX, message_key=key)])
+    runs.store.close()
+    asked = ["--home", str(runs.home.root), "registry", "lineage"]
+
+    def told(*options: str) -> str:
+        return CliRunner().invoke(cli, [*asked, *options], standalone_mode=False, catch_exceptions=False).stdout
+
+    down = json.loads(told("--messages", "--json"))
+    assert [step["adapter_id"] for step in down["steps"]] == [second, first]
+    assert (first, "new") in {(one["adapter_id"], one["role"]) for one in down["messages"] if one["message_key"] == key}
+    assert key in told("--messages") and key not in told()
+    assert [one["adapter_id"] for one in json.loads(told("--message", f"<{key}>", "--json"))] == [first, second]
+    for wrong in (("--message", key, "--messages"), ("--message", "none@example.org"), ("a0",)):
+        with pytest.raises(UsageError):
+            told(*wrong)

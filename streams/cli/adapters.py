@@ -1,14 +1,14 @@
-"""The registry's commands: which adapter serves, why, where it comes from, and decisions by hand."""
+"""The registry's commands: which adapter serves, decisions by hand, and what is checked, copied out and taken in."""
 
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from streams.cli.origins import at_command, lineage_command
 from streams.cli.output import json_option, print_json, print_table, shown
 from streams.cli.verdicts import explain_command, what_if_command
 
@@ -20,23 +20,6 @@ mailbox_option = click.option("--mailbox", help="The mailbox, where there are se
 reason_option = click.option("--reason", required=True, help="Why; it is kept in the journal.")
 
 
-class Moment(click.ParamType):
-    """A time as ISO 8601, in UTC unless it names an offset; a date alone is its last instant."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no ISO 8601 time, e.g. 2026-03-01T12:00", param, ctx)
-        if len(value) == len("2026-03-01"):
-            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
-        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-
-
 @click.group("registry")
 def registry_command() -> None:
     """The adapters and their journal."""
@@ -44,6 +27,8 @@ def registry_command() -> None:
 
 registry_command.add_command(explain_command)
 registry_command.add_command(what_if_command)
+registry_command.add_command(lineage_command)
+registry_command.add_command(at_command)
 
 
 @registry_command.command("list")
@@ -165,88 +150,6 @@ def rollback_command(home: Home, adapter_id: str | None, mailbox: str | None, re
         entry = byhand.rollback(store, home, name, adapter_id, reason, getpass.getuser(), utc_now())
     _deploy(home)
     click.echo(f"{entry.adapter_id} is the champion of {name} again.")
-
-
-@registry_command.command("lineage", short_help="Show what an adapter was made from.")
-@click.argument("adapter_id", required=False)
-@click.option("--message", "message_key", help="Instead: every adapter that learned from this message.")
-@mailbox_option
-@json_option
-@click.pass_obj
-def lineage_command(
-    home: Home, adapter_id: str | None, message_key: str | None, mailbox: str | None, as_json: bool
-) -> None:
-    """Show what ADAPTER_ID (the champion by default) was made from, down to windows and shards."""
-    from pipeline.errors import NothingToDo, UsageError
-    from registry.lineage import learners, lineage
-    from streams.cli.opening import opened, the_mailbox
-
-    with opened(home) as store:
-        if message_key is not None:
-            name = the_mailbox(store, mailbox)
-            if not store.scalar(
-                "SELECT count(*) FROM message_rows WHERE mailbox = ? AND message_key = ?", [name, message_key]
-            ):
-                raise UsageError(f"{name} has no message {message_key}", hint="a key is what the view messages says")
-            found = learners(store, name, message_key)
-            if as_json:
-                print_json(found)
-            elif found:
-                rows = [(one.adapter_id, "itself" if one.itself else "through its parent", one.as_context) for one in found]
-                print_table(("adapter", "learned", "as context only"), rows)
-            else:
-                click.echo("No adapter learned from it.")
-            return
-        if adapter_id is None:
-            name = the_mailbox(store, mailbox)
-            adapter_id = store.scalar("SELECT adapter_id FROM adapters WHERE mailbox = ? AND status = 'champion'", [name])
-            if adapter_id is None:
-                raise NothingToDo(f"{name} has no champion yet", hint="name an adapter, see `mailtide registry list`")
-        else:
-            _adapter(store, adapter_id)
-        line = lineage(store, adapter_id)
-    if as_json:
-        print_json(line)
-        return
-    print_table(
-        ("adapter", "run", "windows", "new chunks", "rehearsed", "shards"),
-        [
-            (
-                step.adapter_id,
-                step.run_id,
-                step.windows,
-                step.new_chunks,
-                step.rehearsed_chunks,
-                "of another home" if step.imported else tuple(shard.shard_sha256[:12] for shard in step.shards),
-            )
-            for step in line.steps
-        ],
-    )
-    click.echo(f"Base {line.base_id}")
-
-
-@registry_command.command("at", short_help="Tell which adapter was champion at a time.")
-@click.argument("time", type=Moment())
-@mailbox_option
-@json_option
-@click.pass_obj
-def at_command(home: Home, time: datetime, mailbox: str | None, as_json: bool) -> None:
-    """Tell which adapter was champion at TIME, and from when to when."""
-    from pipeline.store.rows import JournalRow
-    from registry.journal import reign_at
-    from streams.cli.opening import opened, the_mailbox
-
-    with opened(home) as store:
-        name = the_mailbox(store, mailbox)
-        reign, until = reign_at(store.fetch(JournalRow, order="ordinal"), name, time)
-    champion, since = (reign.adapter_id, reign.since) if reign else (None, None)
-    if as_json:
-        print_json({"mailbox": name, "time": time, "champion": champion, "since": since, "until": until})
-        return
-    begun = f"from {since:%Y-%m-%d %H:%M:%S} " if since else ""
-    ended = f"until {until:%Y-%m-%d %H:%M:%S}" if until else "on"
-    told = champion or f"{name} had no champion, the bare base answered"
-    click.echo(f"{told}, {begun}{ended}")
 
 
 @registry_command.command("journal")
