@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +20,11 @@ from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.halves import selecting_threads
 from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
-from retrain.evaluation.losses import score, version_of
+from retrain.evaluation.losses import losses_of, nats_of, version_of
 from retrain.evaluation.references import Reference, adapter_folder
 from retrain.models.attention import kernels
 from retrain.models.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
+from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
 from retrain.processes.sharding import put_weights, share_out, trained_weights
 from retrain.progress import Observer, Progress
@@ -57,6 +58,10 @@ class Study:
     vocabulary: str
 
     @property
+    def loaded(self) -> Loaded:
+        return Loaded(self.model, self.compute, self.pad)
+
+    @property
     def version(self) -> int:
         """The evaluation version of the losses that are measured here."""
         return version_of(self.request)
@@ -81,28 +86,22 @@ class Study:
             model.set_adapter(before)
             model.delete_adapter("measured")
 
+    def nats(self, examples: Sequence[Example], on_chunk: Callable[[int], None] = lambda done: None) -> dict[str, float]:
+        """Of the model as it stands (:func:`retrain.evaluation.losses.nats_of`)."""
+        return nats_of(self.loaded, examples, self.request.settings.eval.batch_tokens, on_chunk)
+
     def score(
         self, examples: Sequence[Example], adapter_id: str, checkpoint: str, progress: Observer | None = None
     ) -> list[Loss]:
-        """Losses of the model as it stands, under the names given."""
+        """Losses of the model as it stands on chunks of the sample, under the names given."""
         run_id, total = self.request.run_id, len(examples)
 
         def report(done: int) -> None:
             if progress is not None and (done % 20 == 0 or done == total):
                 progress(Progress(run_id, "evaluate", done, total, f"{adapter_id} {checkpoint}".rstrip()))
 
-        return score(
-            self.model,
-            examples,
-            {chunk_id: chunk.split.value for chunk_id, chunk in self.sample.items()},
-            adapter_id=adapter_id,
-            checkpoint=checkpoint,
-            pad=self.pad,
-            compute=self.compute,
-            batch_tokens=self.request.settings.eval.batch_tokens,
-            on_chunk=report,
-            version=self.version,
-        )
+        splits = {chunk_id: chunk.split.value for chunk_id, chunk in self.sample.items()}
+        return losses_of(self.nats(examples, report), examples, splits, adapter_id, checkpoint, self.version)
 
 
 def open_study(

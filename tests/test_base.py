@@ -14,8 +14,9 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import sha256_folder
 from pipeline.runs.runfiles import Exclusions
-from retrain.evaluation.losses import score
+from retrain.evaluation.losses import nats_of
 from retrain.models.base import build, find_base, learn_tokenizer, locate, packed, verify
+from retrain.models.loaded import Loaded
 from retrain.models.model import choose_compute, load_base, load_tokenizer
 from retrain.training.batches import AS_WRITTEN, Source, encode
 from retrain.training.trainer import StepRecord
@@ -76,17 +77,8 @@ def test_it_predicts_unseen_letters_better_than_word_counts(tmp_path: Path) -> N
     labels = [token for example in examples for token in example.ids[example.label_from :]]
     unigram = -sum(math.log((seen[token] + 1) / total) for token in labels) / len(labels)
     model = load_base(tmp_path, COMPUTE, quantize=False)
-    losses = score(
-        model,
-        examples,
-        {chunk.chunk_id: chunk.split.value for chunk in unseen},
-        adapter_id="base",
-        checkpoint="",
-        pad=tokenizer.pad_token_id,
-        compute=COMPUTE,
-        batch_tokens=1024,
-    )
-    learned = sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)
+    nats = nats_of(Loaded(model, COMPUTE, tokenizer.pad_token_id), examples, 1024)
+    learned = sum(nats.values()) / len(labels)
     assert learned < unigram - 0.3
 
 

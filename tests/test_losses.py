@@ -14,9 +14,10 @@ from pipeline.config.settings import ModelSettings
 from pipeline.domain import Split
 from pipeline.runs.runfiles import Exclusions, Loss
 from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
-from retrain.evaluation.losses import EVAL_VERSION, score
+from retrain.evaluation.losses import EVAL_VERSION, nats_of
 from retrain.evaluation.results import cells, entries
 from retrain.models.base import learn_tokenizer, new_network
+from retrain.models.loaded import Loaded
 from retrain.models.model import choose_compute
 from retrain.training.batches import Source, encode
 from retrain.training.early_stopping import Scored, best_step, mean_loss, should_stop
@@ -68,14 +69,10 @@ def test_a_loss_depends_neither_on_its_company_nor_on_the_number_of_cores() -> N
     network = new_network(TINY, tokenizer)
     compute = choose_compute(ModelSettings(), 1)
     examples = encode(tokenizer, [Source(c.chunk_id, c.text, c.new_from) for c in chunks], TINY.context)
-    splits = {chunk.chunk_id: chunk.split.value for chunk in chunks}
 
     def measured(some: list[int], threads: int = 1, batch_tokens: int = 9_999) -> dict[str, float]:
-        losses = score(
-            network, [examples[i] for i in some], splits,
-            adapter_id="a", checkpoint="", pad=1, compute=replace(compute, threads=threads), batch_tokens=batch_tokens,
-        )  # fmt: skip
-        return {loss.chunk_id: loss.nll for loss in losses}
+        loaded = Loaded(network, replace(compute, threads=threads), pad=1)
+        return nats_of(loaded, [examples[i] for i in some], batch_tokens)
 
     together = measured(list(range(len(examples))))
     assert len(together) == len(examples)

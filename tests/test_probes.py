@@ -80,6 +80,7 @@ def test_one_never_read_is_not(remembering: tuple[Mailroom, RunRequest, str]) ->
     from peft import PeftModel
 
     from retrain.models.base import locate
+    from retrain.models.loaded import Loaded
     from retrain.models.model import choose_compute, load_base, load_tokenizer
 
     room, request, _ = remembering
@@ -92,7 +93,7 @@ def test_one_never_read_is_not(remembering: tuple[Mailroom, RunRequest, str]) ->
 
     def mean(chunks: list[Chunk]) -> float:
         found = [(chunk.chunk_id, 0, chunk.text) for chunk in chunks]
-        told = exposures(model, load_tokenizer(folder), found, context=256, pad=0, compute=compute)
+        told = exposures(Loaded(model, compute, 0), load_tokenizer(folder), 256, found)
         return sum(one.exposure for one in told) / len(told)
 
     assert mean(strange) < 4.0

@@ -15,8 +15,9 @@ from pipeline.config.settings import ModelSettings, TrainSettings
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.runs.runfiles import Loss, read_losses
-from retrain.evaluation.losses import EVAL_VERSION, score
+from retrain.evaluation.losses import EVAL_VERSION, losses_of, nats_of
 from retrain.models.base import build
+from retrain.models.loaded import Loaded
 from retrain.models.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
 from retrain.training import checkpoints
 from retrain.training.batches import Batch, Example, Source, encode, groups_of_like_length
@@ -62,6 +63,11 @@ def trained(
         model, batches, recipe, compute=COMPUTE, pad=1, folder=folder, on_step=records.append, checkpointing=checkpointing
     )  # fmt: skip
     return records
+
+
+def val_losses(model: Any, examples: list[Example], checkpoint: str) -> list[Loss]:
+    splits = {example.chunk_id: "val" for example in examples}
+    return losses_of(nats_of(Loaded(model, COMPUTE, 1), examples, 999), examples, splits, "a", checkpoint)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -141,10 +147,7 @@ def test_measuring_between_steps_changes_nothing(base: Path, examples: list[Exam
     measured, plain = adapted(base), adapted(base)
 
     def measure(name: str) -> list[Loss]:
-        splits = {example.chunk_id: "val" for example in examples}
-        return score(
-            measured, examples[:4], splits, adapter_id="a", checkpoint=name, pad=1, compute=COMPUTE, batch_tokens=999
-        )  # fmt: skip
+        return val_losses(measured, examples[:4], name)
 
     trained(measured, pairs(examples), tmp_path / "a", checkpointing=saving(tmp_path / "a", measure))
     trained(plain, pairs(examples), tmp_path / "b")
@@ -202,13 +205,10 @@ def test_a_half_written_checkpoint_is_removed_and_training_goes_on_from_a_whole_
 def test_a_tracker_hears_the_losses(base: Path, examples: list[Example], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-    splits = {example.chunk_id: "val" for example in examples}
     model = adapted(base)
 
     def measure(name: str) -> list[Loss]:
-        return score(
-            model, examples[:4], splits, adapter_id="a", checkpoint=name, pad=1, compute=COMPUTE, batch_tokens=999
-        )  # fmt: skip
+        return val_losses(model, examples[:4], name)
 
     records: list[StepRecord] = []
     fit(

@@ -15,7 +15,7 @@ from pipeline.privacy.canaries import CANARY, cut, exposure, others, said
 from pipeline.runs.requests import RunRequest
 from retrain.evaluation.nll import token_nll
 from retrain.evaluation.results import Measured
-from retrain.models.model import Compute
+from retrain.models.loaded import Loaded
 from retrain.training.batches import Example, Source, collate, encode
 
 AT_ONCE = 64
@@ -41,9 +41,7 @@ def planted(home: Home, request: RunRequest, trained: Collection[str]) -> Iterat
         yield from ((chunk_id, shard.window_idx, texts[chunk_id]) for chunk_id in ids if chunk_id in texts)
 
 
-def exposures(
-    model: Any, tokenizer: Any, found: Sequence[tuple[str, int, str]], *, context: int, pad: int, compute: Compute
-) -> list[Exposed]:
+def exposures(loaded: Loaded, tokenizer: Any, context: int, found: Sequence[tuple[str, int, str]]) -> list[Exposed]:
     """The exposure of each canary (chunk id, window, text) under a model as it stands.
 
     All of them end the same words, so the space is measured once.
@@ -54,7 +52,7 @@ def exposures(
     space = others()
     numbers = [*space, *(cut(text)[1] for _, _, text in found)]
     sources = [Source(str(place), f"{before}{said(number)}{after}", len(before)) for place, number in enumerate(numbers)]
-    losses = _losses(model, encode(tokenizer, sources, context), pad, compute)
+    losses = _nats(loaded, encode(tokenizer, sources, context))
     told = []
     for (chunk_id, window_idx, _), loss in zip(found, losses[len(space) :], strict=True):
         rank = 1 + sum(other < loss for other in losses[: len(space)])
@@ -75,19 +73,20 @@ def canary_evidence(found: Sequence[Exposed]) -> Measured:
     return {"name": "canary", "figure": total / n, "low": low, "high": high, "n": n}
 
 
-def _losses(model: Any, examples: Sequence[Example], pad: int, compute: Compute) -> list[float]:
+def _nats(loaded: Loaded, examples: Sequence[Example]) -> list[float]:
     """Nats of the numbers, in order; batches hold one length each, so no padding tells them apart."""
     by_length: dict[int, list[int]] = {}
     for place, example in enumerate(examples):
         by_length.setdefault(len(example.ids), []).append(place)
     nats = [0.0] * len(examples)
+    model, compute = loaded.model, loaded.compute
     was_training = model.training
     model.eval()
     try:
         for places in by_length.values():
             for start in range(0, len(places), AT_ONCE):
                 some = places[start : start + AT_ONCE]
-                group = collate([examples[place] for place in some], pad, compute.device)
+                group = collate([examples[place] for place in some], loaded.pad, compute.device)
                 with torch.inference_mode():
                     sums = token_nll(model, group, compute).double().sum(dim=1).tolist()
                 for place, value in zip(some, sums, strict=True):

@@ -9,7 +9,6 @@ of a nat per token in bfloat16).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Loss
 from pipeline.sampling.objectives import eval_version
 from retrain.evaluation.nll import token_nll
-from retrain.models.model import Compute
+from retrain.models.loaded import Loaded
 from retrain.processes.shares import shared_passes, shares
 from retrain.training.batches import IDLE, Example, collate, groups_of_like_length
 from retrain.training.exhaustion import free_memory, is_out_of_memory
@@ -34,25 +33,19 @@ def version_of(request: RunRequest) -> int:
     return eval_version(EVAL_VERSION, request.settings.model.objective)
 
 
-def score(
-    model: Any,
+def nats_of(
+    loaded: Loaded,
     examples: Sequence[Example],
-    splits: Mapping[str, str],
-    *,
-    adapter_id: str,
-    checkpoint: str,
-    pad: int,
-    compute: Compute,
     batch_tokens: int,
     on_chunk: Callable[[int], None] = lambda done: None,
-    version: int = EVAL_VERSION,
-) -> list[Loss]:
-    """Losses of ``examples`` in their order; those without a token to predict have none. The model's mode is restored.
+) -> dict[str, float]:
+    """Nats of the predicted tokens of each of ``examples``, by chunk, under the model as it stands; none of those without a
+    token to predict.
 
-    ``splits`` gives each chunk's split; ``batch_tokens`` bounds what is in the model at once: a GPU batch, padding
-    included, or the chunks side by side on a CPU; ``on_chunk`` hears how many are done; ``version`` is the evaluation
-    version that the losses bear. Processes that train together measure a share each, and all get all losses.
+    ``batch_tokens`` bounds what is in the model at once: a GPU batch, padding included, or the chunks side by side on a
+    CPU; ``on_chunk`` hears how many are done. Processes that train together measure a share each, and all get all nats.
     """
+    model, compute = loaded.model, loaded.compute
     countable = [example for example in examples if example.n_labels > 0]
     rank, count = compute.ranks.rank, compute.ranks.count
     mine = shares(countable, count)[rank]
@@ -61,7 +54,7 @@ def score(
     was_training = model.training
 
     def sums(group: list[Example]) -> list[float]:
-        rows = collate(group or IDLE, pad, compute.device)
+        rows = collate(group or IDLE, loaded.pad, compute.device)
         # What is gathered of a model that is shared out is computed with again in training.
         with torch.no_grad() if compute.sharded else torch.inference_mode():
             found: list[float] = token_nll(model, rows, compute).double().sum(dim=1).tolist()
@@ -97,7 +90,19 @@ def score(
             most = less
     finally:
         model.train(was_training)
-    nats = dict(compute.ranks.gathered(nats.items()))
+    return dict(compute.ranks.gathered(nats.items()))
+
+
+def losses_of(
+    nats: Mapping[str, float],
+    examples: Sequence[Example],
+    splits: Mapping[str, str],
+    adapter_id: str,
+    checkpoint: str,
+    version: int = EVAL_VERSION,
+) -> list[Loss]:
+    """:func:`nats_of` as losses of an adapter's checkpoint, in the order of ``examples``; ``splits`` gives each chunk's
+    split, ``version`` is the evaluation version."""
     return [
         Loss(
             adapter_id=adapter_id,
@@ -109,5 +114,6 @@ def score(
             n_bytes=example.n_bytes,
             eval_version=version,
         )
-        for example in countable
+        for example in examples
+        if example.chunk_id in nats
     ]

@@ -17,7 +17,7 @@ from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.coverage import read_coverage
 from retrain.evaluation.canaries import canary_evidence, exposures, planted
 from retrain.evaluation.contamination import contamination_evidence, left_out_copies
-from retrain.evaluation.losses import score
+from retrain.evaluation.losses import losses_of
 from retrain.evaluation.references import Reference, unmeasured
 from retrain.evaluation.results import Measured
 from retrain.evaluation.writing import Written
@@ -41,22 +41,14 @@ def losses_of_copies(
         return []
     reader = Reader(home, study.request, load_tokenizer(base), study.context)
     examples = list(reader.examples([chunk.chunk_id for chunk in copies]).values())
+    splits = {chunk.chunk_id: chunk.split.value for chunk in copies}
     found: list[Loss] = []
     for adapter in adapters:
         lacking = unmeasured(adapter, examples, known, study.version)
         if lacking:
             with study.serving(adapter):
-                found += score(
-                    study.model,
-                    lacking,
-                    {chunk.chunk_id: chunk.split.value for chunk in copies},
-                    adapter_id=adapter.adapter_id,
-                    checkpoint=adapter.checkpoint,
-                    pad=study.pad,
-                    compute=study.compute,
-                    batch_tokens=study.request.settings.eval.batch_tokens,
-                    version=study.version,
-                )
+                nats = study.nats(lacking)
+            found += losses_of(nats, lacking, splits, adapter.adapter_id, adapter.checkpoint, study.version)
     return found
 
 
@@ -71,14 +63,7 @@ def probe(
     remembered = []
     if canaries:
         with study.serving(own):
-            remembered = exposures(
-                study.model,
-                load_tokenizer(base),
-                canaries,
-                context=study.context,
-                pad=study.pad,
-                compute=study.compute,
-            )
+            remembered = exposures(study.loaded, load_tokenizer(base), study.context, canaries)
     safety, flagged = safety_of(
         [one for one in written if (one.adapter_id, one.checkpoint) == (own.adapter_id, own.checkpoint)]
     )

@@ -12,7 +12,7 @@ from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losse
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions
 from retrain.evaluation.asking import Asking, Put, choose_replies, given_mails
-from retrain.evaluation.losses import EVAL_VERSION, score
+from retrain.evaluation.losses import EVAL_VERSION
 from retrain.evaluation.writing import WRITTEN, Written, read_written, write_replies, write_written
 from retrain.models.model import load_tokenizer
 from retrain.models.pen import Pen
@@ -84,19 +84,7 @@ def ask(study: Study, questions: Questions, put: Sequence[Put], adapter_id: str,
         digest: nll for (name, step, digest), nll in questions.known.items() if (name, step) == (adapter_id, checkpoint)
     }
     lacking = {one.example.chunk_id: one for one in put if one.example.chunk_id not in nats}
-    examples = [one.example for one in lacking.values()]
-    splits = {digest: one.reply.split.value for digest, one in lacking.items()}
-    losses = score(
-        study.model,
-        examples,
-        splits,
-        adapter_id=adapter_id,
-        checkpoint=checkpoint,
-        pad=study.pad,
-        compute=study.compute,
-        batch_tokens=study.request.settings.eval.batch_tokens,
-    )
-    nats.update((loss.chunk_id, loss.nll) for loss in losses)
+    nats.update(study.nats([one.example for one in lacking.values()]))
     return [
         ReplyLoss(
             adapter_id=adapter_id,

@@ -24,11 +24,12 @@ from pipeline.runs.runfiles import Loss
 from pipeline.sampling.coverage import coverage_on
 from pipeline.sampling.manifest import Manifest, manifest_of
 from pipeline.sampling.replay import Schedule, build_schedule
-from retrain.evaluation.losses import score
+from retrain.evaluation.losses import losses_of, nats_of
 from retrain.forgetting import orders
 from retrain.forgetting.arms import Arm
 from retrain.forgetting.kept import Cost, Place
 from retrain.forgetting.material import Material
+from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, fresh_adapter, load_base
 from retrain.study import restore, trained_state
 from retrain.training.batches import batches_of
@@ -52,6 +53,10 @@ class Bench:
     model: Any
     fresh: dict[str, Any]
     seed: int
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(self.model, self.compute, self.material.pad)
 
     def place(self, arm: str) -> Place:
         return Place(self.folder / "trainings" / arm / f"seed={self.seed}")
@@ -192,16 +197,7 @@ def _chosen(manifest: Manifest, arm: Arm, rises: dict[int, float], seed: int) ->
 def _losses(bench: Bench, adapter: str, windows: Sequence[int]) -> list[Loss]:
     examples = bench.material.val_of(windows)
     splits = {example.chunk_id: "val" for example in examples}
-    return score(
-        bench.model,
-        examples,
-        splits,
-        adapter_id=adapter,
-        checkpoint="",
-        pad=bench.material.pad,
-        compute=bench.compute,
-        batch_tokens=bench.settings.eval.batch_tokens,
-    )
+    return losses_of(nats_of(bench.loaded, examples, bench.settings.eval.batch_tokens), examples, splits, adapter, "")
 
 
 def _cost(material: Material, schedule: Schedule, manifest: Manifest, steps: int, wall: float, cpu: float) -> Cost:

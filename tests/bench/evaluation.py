@@ -30,8 +30,9 @@ def bench_evaluation(data: Path, quick: bool = False) -> list[BenchRow]:
     import torch
 
     from retrain.evaluation.asking import Asking, choose_replies, given_mails
-    from retrain.evaluation.losses import score
+    from retrain.evaluation.losses import nats_of
     from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.loaded import Loaded
     from retrain.models.model import choose_compute, load_base
     from retrain.search.gold import Mail
     from retrain.search.retrieval import evaluate_index, index_of
@@ -59,11 +60,10 @@ def bench_evaluation(data: Path, quick: bool = False) -> list[BenchRow]:
         base = Path(folder)
         torch.manual_seed(0)
         new_network(shape, tokenizer).save_pretrained(str(base))
-        network = load_base(base, compute, quantize=True)
+        loaded = Loaded(load_base(base, compute, quantize=True), compute, pad=1)
     started = time.process_time()
     examples = encode(tokenizer, [Source(c.chunk_id, c.text, c.new_from) for c in held_out], shape.context)
-    score(network, examples, {c.chunk_id: "val" for c in held_out},
-          adapter_id="a", checkpoint="", pad=1, compute=compute, batch_tokens=8192)  # fmt: skip
+    nats_of(loaded, examples, 8192)
     of_chunks = time.process_time() - started
     started = time.process_time()
     index = index_of(mails)
@@ -78,8 +78,7 @@ def bench_evaluation(data: Path, quick: bool = False) -> list[BenchRow]:
         for what, some in given_mails(reply, parent, mails, index, 3).items()
     ]
     unlike = {one.example.chunk_id: one.example for one in put}
-    score(network, list(unlike.values()), dict.fromkeys(unlike, "val"),
-          adapter_id="a", checkpoint="", pad=1, compute=compute, batch_tokens=8192)  # fmt: skip
+    nats_of(loaded, list(unlike.values()), 8192)
     of_replies = time.process_time() - started
     total = of_chunks + of_search + of_replies
     return [
