@@ -71,9 +71,12 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         exclusions = read_exclusions(folder / EXCLUSIONS, request.exclusions_sha256)
         if request.settings.train.keep_sets:
             write_training_set(home, request, set(prepared.schedule.table["chunk_id"].to_pylist()))
-        counts = f"{prepared.schedule.n_batches} batches, {prepared.schedule.share:.0%} rehearsal"
+        counts = f"{prepared.schedule.n_batches} batches, {100 * prepared.schedule.share:.0f} % rehearsal"
         progress(Progress(run_id, "data", 1, 1, counts))
     compute = choose_compute(request.settings.model, request.settings.train.threads)
+    for damaged in checkpoints.drop_damaged(folder / CHECKPOINTS):
+        text = f"{damaged.name} or one before it was changed on the disk; it is made again"
+        progress(Progress(run_id, "data", 1, 1, text))
     begun = checkpoints.newest_whole(folder / CHECKPOINTS) is not None
     require_same_device(folder, gpu=compute.on_gpu, name=compute.environment()["device"], begun=begun)
     with watch.stage("base"):
@@ -125,6 +128,7 @@ def _keep_adapter(home: Home, request: RunRequest, checkpoint: Checkpoint) -> Pa
     target = home.adapter(request.adapter_id)
     if target.is_dir():
         return target
+    checkpoints.require_whole(checkpoint)
     written = target.with_name(f".{target.name}.partial")
     shutil.rmtree(written, ignore_errors=True)
     private_dir(written)

@@ -161,6 +161,7 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
         selecting=study.selecting,
         patience=settings.patience,
         min_delta=settings.min_delta,
+        most_bytes=None if settings.checkpoint_gib is None else round(settings.checkpoint_gib * (1 << 30)),
     )
     recipe = Recipe(
         lr=settings.lr if lr is None else lr,

@@ -158,6 +158,27 @@ def test_a_crash_anywhere_changes_no_byte(
     assert bytes_of(room, request) == bytes_of(reference, original)
 
 
+def test_a_checkpoint_that_was_changed_on_the_disk_is_made_again(
+    uninterrupted: tuple[Mailroom, RunRequest, RunResult], tmp_path: Path
+) -> None:
+    room, request = first_run(tmp_path)
+
+    def fall(progress: Progress) -> None:
+        if progress.step == "evaluate" and progress.text.startswith("base:"):
+            raise Crash
+
+    with pytest.raises(Crash):
+        execute(room.home, request.run_id, fall)
+    weights = room.home.run(request.run_id) / "checkpoints" / "step-000008" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    told: list[Progress] = []
+    execute(room.home, request.run_id, told.append)
+    assert "step-000008 or one before it was changed on the disk" in "\n".join(progress.text for progress in told)
+    assert min(progress.done for progress in told if progress.step == "train") == 5
+    reference, original, _ = uninterrupted
+    assert bytes_of(room, request) == bytes_of(reference, original)
+
+
 def test_a_killed_process_changes_no_byte(uninterrupted: tuple[Mailroom, RunRequest, RunResult], tmp_path: Path) -> None:
     room, request = first_run(tmp_path)
     worker = subprocess.Popen(

@@ -166,6 +166,9 @@ class TrainSettings(Group):
     optimizer: str = Field(default="auto", description="auto: paged 8-bit AdamW on GPU, fused AdamW on CPU")
     checkpoint_every: PositiveInt = Field(default=50, description="optimizer steps; the end is always one")
     keep_checkpoints: PositiveInt = Field(default=5, description="newest kept on disk while a run goes on")
+    checkpoint_gib: PositiveFloat | None = Field(
+        default=None, description="GiB that a run's checkpoints may take, oldest go first; default: keep_checkpoints alone"
+    )
     patience: int = Field(default=3, ge=0, description="evaluations without improvement before stopping; 0 never stops")
     min_delta: float = Field(default=0.0, ge=0.0, description="nats per token that count as improvement")
     retry: RetrySettings = RetrySettings()

@@ -28,6 +28,7 @@ LATER: dict[tuple[str, str], object] = {
     ("model", "attention"): "auto",
     ("train", "pass_tokens"): None,
     ("train", "lora"): {},
+    ("train", "checkpoint_gib"): None,
     ("train", "retry"): {"attempts": 0, "threshold": 0.01, "factor": 0.5},
     ("eval", "max_replies"): 12,
     ("eval", "rag_k"): 3,

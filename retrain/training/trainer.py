@@ -70,7 +70,8 @@ class Checkpointing:
     """When and where checkpoints are kept, how each is scored on val, and when training stops early.
 
     ``score`` gives the losses on val of the model as it stands, under a checkpoint's name. ``selecting`` are the chunks
-    that may choose; None, and nothing stops early.
+    that may choose; None, and nothing stops early. The newest ``keep`` stay on the disk, fewer where they take more than
+    ``most_bytes``.
     """
 
     folder: Path
@@ -81,6 +82,7 @@ class Checkpointing:
     selecting: frozenset[str] | None
     patience: int
     min_delta: float
+    most_bytes: int | None = None
 
     def history(self) -> list[Scored]:
         """The loss of every checkpoint so far on the chunks that may choose."""
@@ -333,7 +335,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         self.state.save_to_json(str(written / checkpoints.STATE))
         checkpoints.complete(written, plan.folder, step)
         history = plan.history()
-        checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history))
+        checkpoints.thin(checkpoints.find(plan.folder), plan.keep, best_step(history), plan.most_bytes)
         return should_stop(history, plan.patience, plan.min_delta)
 
     def _track(self, figures: dict[str, float]) -> None:
