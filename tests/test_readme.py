@@ -20,12 +20,15 @@ from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.export import VIEWS
 from pipeline.versions import VERSIONS
+from streams.cli import SECTIONS
 from streams.cli.commands import cli
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home
 from tests.conftest import REPOSITORY
 
 README = REPOSITORY / "README.md"
+COMMANDS = REPOSITORY / "docs" / "commands.md"
+SETTINGS = REPOSITORY / "docs" / "settings.md"
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 
 BLOCK = re.compile(r"<!-- (?P<mark>run|train|after training) -->\n```console\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -147,12 +150,12 @@ def test_the_readme_trains(folder: Path) -> None:
 
 
 def test_every_setting_is_listed() -> None:
-    listed = [(quoted(name)[0], quoted(value)[0], meaning) for name, value, meaning in table(README, "settings")]
+    listed = [(quoted(name)[0], quoted(value)[0], meaning) for name, value, meaning in table(SETTINGS, "settings")]
     assert listed == rows()
 
 
 def test_every_setting_of_a_mailbox_is_listed() -> None:
-    listed = {quoted(name)[0]: meaning for name, _, meaning in table(README, "mailbox settings")}
+    listed = {quoted(name)[0]: meaning for name, _, meaning in table(SETTINGS, "mailbox settings")}
     assert listed == {f"mailboxes.NAME.{name}": field.description for name, field in MailboxSettings.model_fields.items()}
 
 
@@ -165,10 +168,15 @@ def test_every_command_and_option_is_listed() -> None:
         " ".join(re.findall(r"\b[a-z]+(?:-[a-z]+)*\b", quoted(name)[0])): {
             option.split()[0] for option in quoted(given) if option.startswith("-")
         }
-        for name, _, given in table(README, "commands")
+        for name, _, given in table(COMMANDS, "commands")
     }
     assert len(options) > 20
     assert listed == options
+
+
+def test_the_readme_groups_the_commands_as_the_help_does() -> None:
+    rows = re.findall(r"^\| [^|]+ \| ((?:`[a-z]+`(?:, )?)+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [quoted(names) for names in rows] == [list(names) for names in SECTIONS.values()]
 
 
 def test_the_views_are_those_of_the_store(tmp_path: Path) -> None:
