@@ -48,6 +48,12 @@ class FeedError(MailtideError):
     """A source of mail cannot be read on, or is not what it was."""
 
 
+class NotMail(FeedError):
+    """What was named is there, but is no mbox and no Maildir, as a folder or a single letter is not."""
+
+    exit_code = UsageError.exit_code
+
+
 class SourceAway(FeedError):
     """A source of mail does not answer just now (a connection dropped, a server stopped); trying again later may help."""
 

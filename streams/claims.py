@@ -37,6 +37,7 @@ from pipeline.store.rows import (
 from registry.decide import DECIDED, decision_of
 from registry.importing import Terms
 from registry.journal import Status, fold
+from streams.ranges import ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,8 @@ def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
     chosen = tuple(asked_for[-settings.replay.max_new_windows :])
     if not chosen:
         if waiting:
-            named = ", ".join(map(str, waiting))
             raise NothingToDo(
-                f"{mailbox}: none of the windows asked for waits, only {named}", hint="see `mailtide windows`"
+                f"{mailbox}: none of the windows asked for waits, only {ranges(waiting)}", hint="see `mailtide windows`"
             )
         raise NothingToDo(
             f"{mailbox}: the champion has learned every closed window, up to {max(closed)}",

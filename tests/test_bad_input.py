@@ -68,13 +68,15 @@ def copy(kept: Home, tmp_path: Path) -> Home:
 
 REFUSED = {
     "unknown command": (("frobnicate",), 2, "'frobnicate'"),
+    "mistyped command": (("registry", "lst"), 2, "(did you mean list?)"),
+    "mistyped setting": (("plan", "--set", "widnow.age=3"), 2, "widnow is not a setting (did you mean window?)"),
     "no argument": (("import",), 2, "PATHS"),
     "unknown option": (("status", "--loud"), 2, "--loud"),
     "path missing": (("import", "/no/such/file"), 2, "/no/such/file"),
-    "folder": (("import", "{folder}"), 1, "is a folder"),
-    "no mbox": (("import", "{folder}/letter"), 1, "letter is not an mbox"),
-    "good and bad": (("import", "{archive}", "{folder}/letter"), 1, "letter is not an mbox"),
-    "device": (("import", "/dev/null"), 1, "/dev/null is not a regular file"),
+    "folder": (("import", "{folder}"), 2, "is a folder"),
+    "no mbox": (("import", "{folder}/letter"), 2, "letter is not an mbox"),
+    "good and bad": (("import", "{archive}", "{folder}/letter"), 2, "letter is not an mbox"),
+    "device": (("import", "/dev/null"), 2, "/dev/null is not a regular file"),
     "empty": (("import", "{folder}/empty"), 3, "no mail in {folder}/empty"),
     "mailbox name": (("import", "{archive}", "--mailbox", "../up"), 2, "'../up' is no mailbox name"),
     "other clock": (("import", "{archive}", "--clock", "arrival"), 2, "cannot change to arrival"),
@@ -82,7 +84,7 @@ REFUSED = {
     "close unknown": (("close", "nobody"), 2, "no mailbox 'nobody'"),
     "plan unknown": (("plan", "nobody"), 2, "no mailbox 'nobody'"),
     "windows backwards": (("plan", "--windows", "5-3"), 2, "'5-3' runs backwards"),
-    "windows not waiting": (("plan", "--windows", "77"), 3, "none of the windows asked for waits"),
+    "windows not waiting": (("plan", "--windows", "77"), 3, "none of the windows asked for waits, only 0-"),
     "set nonsense": (("plan", "--set", "nonsense"), 2, "'nonsense' is not KEY=VALUE"),
     "another seed": (("plan", "--set", "seed=4"), 2, "seed is 4 in the settings, but frozen as 0"),
     "replies of nobody": (("plan", "--set", "model.objective=reply"), 2, "mailboxes.main.owner names no address"),
@@ -146,7 +148,10 @@ def test_before_any_mail(tmp_path: Path) -> None:
 
 def test_no_home_and_a_home_that_is_a_file(tmp_path: Path) -> None:
     nothing = run(tmp_path / "none", "status")
-    assert (nothing.returncode, "make one with `mailtide init`" in complaint(nothing)) == (2, True)
+    assert (nothing.returncode, f"make one with `mailtide --home {tmp_path / 'none'} init`" in complaint(nothing)) == (
+        2,
+        True,
+    )
     assert not (tmp_path / "none").exists()
     (tmp_path / "file").write_text("kept")
     for command in ("status", "init"):
@@ -384,7 +389,7 @@ def test_status_tells_what_waits_for_training(kept: Home) -> None:
     (standing,) = json.loads(run(kept.root, "status", "--json").stdout)["mailboxes"]
     assert standing["waiting"] == standing["windows_closed"] > 1
     waiting = "1 window waits" if standing["waiting"] == 1 else f"{standing['waiting']} windows wait"
-    assert f"{waiting}: mailtide plan" in run(kept.root, "status").stdout
+    assert f"{waiting}: mailtide --home {kept.root} plan" in run(kept.root, "status").stdout
 
 
 @pytest.mark.slow

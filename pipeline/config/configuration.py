@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.settings import Settings
+from pipeline.config.settings import MailboxSettings, Settings
 from pipeline.errors import ConfigError
 from pipeline.home import Home, write_atomic
 
@@ -118,8 +119,26 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     kind = problem["type"]
     if kind == "extra_forbidden":
-        return f"{where} is not a setting"
+        meant = _meant(where)
+        return f"{where} is not a setting" + (f" (did you mean {meant}?)" if meant else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = "" if kind == "value_error" else f", not {problem['input']!r}"
     return f"{where}: {message}{given}" if where else message
+
+
+def _meant(where: str) -> str | None:
+    """The setting that a mistyped name is nearest to among those of its group, or one of that name in another group."""
+    group, dot, last = where.rpartition(".")
+    every = [name for name, _, _ in rows()]
+    if group.startswith("mailboxes."):
+        beside = list(MailboxSettings.model_fields)
+    else:
+        beside = list(
+            dict.fromkeys(name[len(group + dot) :].split(".")[0] for name in every if name.startswith(group + dot))
+        )
+        elsewhere = [name for name in every if name.endswith(f".{last}")]
+        if elsewhere:
+            return elsewhere[0]
+    near = difflib.get_close_matches(last, beside, n=1)
+    return group + dot + near[0] if near else None

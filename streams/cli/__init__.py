@@ -8,32 +8,58 @@ from __future__ import annotations
 
 import sys
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "streams.cli.mail": ("init", "import", "parse", "close", "windows"),
-    "streams.cli.training": ("plan", "retrain", "runs"),
-    "streams.cli.reproduce": ("reproduce",),
-    "streams.cli.reporting": ("report",),
-    "streams.cli.benchmarking": ("benchmark",),
-    "streams.cli.simulate": ("simulate",),
-    "streams.cli.study": ("study",),
-    "streams.cli.adapters": ("registry",),
-    "streams.cli.deploying": ("deploy",),
-    "streams.cli.asking": ("ask", "sql", "export"),
-    "streams.cli.data": ("data",),
-    "streams.cli.tiers": ("tiers",),
-    "streams.cli.contamination": ("contamination",),
-    "streams.cli.index": ("index",),
-    "streams.cli.qrels": ("qrels",),
-    "streams.cli.aside": ("deadletters", "quarantine"),
-    "streams.cli.topics": ("topics",),
-    "streams.cli.daemon": ("run",),
-    "streams.cli.serving": ("serve",),
-    "streams.cli.notify": ("notify",),
-    "streams.cli.feedback": ("feedback",),
-    "streams.cli.spotcheck": ("spotcheck",),
-    "streams.cli.forget": ("forget",),
-    "streams.cli.machine": ("status", "doctor", "demo"),
+SECTIONS: dict[str, dict[str, str]] = {
+    "Begin": {
+        "init": "streams.cli.mail",
+        "import": "streams.cli.mail",
+        "status": "streams.cli.machine",
+        "doctor": "streams.cli.machine",
+        "demo": "streams.cli.machine",
+    },
+    "Train": {
+        "windows": "streams.cli.mail",
+        "close": "streams.cli.mail",
+        "plan": "streams.cli.training",
+        "retrain": "streams.cli.training",
+        "runs": "streams.cli.training",
+        "report": "streams.cli.reporting",
+        "reproduce": "streams.cli.reproduce",
+    },
+    "Ask": {
+        "ask": "streams.cli.asking",
+        "serve": "streams.cli.serving",
+        "index": "streams.cli.index",
+    },
+    "Compare, promote, go back": {
+        "registry": "streams.cli.adapters",
+        "spotcheck": "streams.cli.spotcheck",
+        "feedback": "streams.cli.feedback",
+        "benchmark": "streams.cli.benchmarking",
+        "contamination": "streams.cli.contamination",
+        "deploy": "streams.cli.deploying",
+    },
+    "Look at the mail, or erase it": {
+        "data": "streams.cli.data",
+        "tiers": "streams.cli.tiers",
+        "sql": "streams.cli.asking",
+        "export": "streams.cli.asking",
+        "quarantine": "streams.cli.aside",
+        "deadletters": "streams.cli.aside",
+        "parse": "streams.cli.mail",
+        "forget": "streams.cli.forget",
+    },
+    "Leave it running": {
+        "run": "streams.cli.daemon",
+        "notify": "streams.cli.notify",
+        "topics": "streams.cli.topics",
+    },
+    "Try and measure": {
+        "simulate": "streams.cli.simulate",
+        "study": "streams.cli.study",
+        "qrels": "streams.cli.qrels",
+    },
 }
+"""The commands in the order in which they are needed, each with its module."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import click
 
 from streams.cli.origins import at_command, lineage_command
 from streams.cli.output import json_option, print_json, print_table, shown
+from streams.cli.suggesting import suggest
 from streams.cli.verdicts import explain_command, what_if_command
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ reason_option = click.option("--reason", required=True, help="Why; it is kept in
 
 @click.group("registry")
 def registry_command() -> None:
-    """The adapters and their journal."""
+    """List, promote, explain and roll back adapters."""
 
 
 registry_command.add_command(explain_command)
@@ -242,7 +243,7 @@ def import_command(home: Home, folder: Path, mailbox: str | None, signed_by: str
     with opened(home, settings) as store:
         terms = import_terms(store, settings, the_mailbox(store, mailbox))
         receipt = import_adapter(store, home, folder, terms, signed_by=signed_by, now=utc_now(), actor=getpass.getuser())
-    click.echo(f"{receipt.adapter_id} is a candidate of {terms.mailbox}: mailtide registry promote {receipt.adapter_id}")
+    suggest(f"{receipt.adapter_id} is a candidate of {terms.mailbox}: mailtide registry promote {receipt.adapter_id}")
 
 
 def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order: str, empty: str) -> None:
@@ -276,5 +277,5 @@ def _deploy(home: Home) -> None:
 
     settings = settings_of(home)
     for trouble in troubles(deploy_pending(home, settings)):
-        click.echo(f"{trouble}; it is tried again by the daemon, or by `mailtide deploy`", err=True)
+        suggest(f"{trouble}; it is tried again by the daemon, or by `mailtide deploy`", err=True)
     tell_news(home, settings)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import print_table
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from registry.answer import Answer
@@ -34,4 +35,4 @@ def tell_answer(answer: Answer, *, written: str | None = None, by: str = "") -> 
         ],
     )
     if answer.unknown:
-        click.echo(f"{answer.unknown:,} new mails were searched by words alone: run `mailtide index rebuild`.")
+        suggest(f"{answer.unknown:,} new mails were searched by words alone: run `mailtide index rebuild`.")

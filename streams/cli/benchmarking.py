@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streams.benchmarking import Report
 
 
-@click.command("benchmark", short_help="What an adapter can do beside its mail.")
+@click.command("benchmark", short_help="Score what an adapter can do beside its mail.")
 @click.option("--adapter", "adapter_id", metavar="ID", help="The adapter to ask, or base.  [default: the champion]")
 @click.option("--against", metavar="ID", help="Another adapter, or base, to hold it against on the same items.")
 @click.option("--task", "tasks", metavar="NAME", multiple=True, help="A task, its file, or a folder of them; repeatable.")

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from streams.cli import FAMILIES
+from streams.cli import SECTIONS
+from streams.cli.suggesting import remember_home, repeatable
 
-MODULE_OF = {name: module for module, names in FAMILIES.items() for name in names}
+MODULE_OF = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
 class Commands(click.Group):
-    """Finds a command in its family's module; the attribute is ``{name}_command``."""
+    """Finds a command in its family's module; the attribute is ``{name}_command``. The help lists them in sections."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULE_OF)
@@ -28,6 +30,14 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, MODULE_OF))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                found = ((name, self.get_command(ctx, name)) for name in names)
+                rows = [(name.ljust(widest), command.get_short_help_str(60)) for name, command in found if command]
+                formatter.write_dl(rows)
 
 
 def default_home() -> Path:
@@ -47,8 +57,14 @@ def default_home() -> Path:
 @click.version_option(package_name="mailtide", message="mailtide %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, home: Path | None) -> None:
-    """Keeps a private language model learning from a mailbox, and can say which mail made it."""
+    """Keeps a private language model learning from a mailbox, and can say which mail made it.
+
+    A first session: init, import PATH, plan, retrain --confirm, ask QUESTION. Each says what comes next.
+    """
     from pipeline.home import Home
+
+    if ctx.get_parameter_source("home") is ParameterSource.COMMANDLINE:
+        remember_home(home)
 
     ctx.obj = Home((home or default_home()).expanduser().absolute())
 
@@ -57,6 +73,7 @@ def carry_out(arguments: list[str] | None) -> int:
     """Runs one command and returns its exit code; what failed is told in one line. Raises ``KeyboardInterrupt``."""
     from pipeline.errors import MailtideError
 
+    remember_home(None)
     try:
         outcome: Any = cli.main(args=arguments, prog_name="mailtide", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
@@ -74,5 +91,5 @@ def carry_out(arguments: list[str] | None) -> int:
         from streams.cli.failures import told
 
         line, code = told(error)
-        click.echo(f"mailtide: {line}", err=True)
+        click.echo(f"mailtide: {repeatable(line)}", err=True)
     return code

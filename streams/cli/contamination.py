@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, print_json, print_table
+from streams.cli.output import json_option, per_cent, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.home import Home
     from streams.contamination import Contamination
 
 
-@click.command("contamination", short_help="Held-out chunks that are near copies of others.")
+@click.command("contamination", short_help="List held-out chunks that are near copies of others.")
 @click.option("--mailbox", help="The mailbox, where there are several.")
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="Chunks to list, the newest.")
 @json_option
@@ -35,8 +35,8 @@ def contamination_command(home: Home, mailbox: str | None, last: int, as_json: b
 def _tell(found: Contamination, last: int) -> None:
     share = len(found.copies) / found.held_out if found.held_out else 0.0
     click.echo(
-        f"{found.mailbox}: {len(found.copies):,} of {found.held_out:,} held-out chunks ({share:.1%}) are near copies of "
-        "another split's, and left out of evaluation."
+        f"{found.mailbox}: {len(found.copies):,} of {found.held_out:,} held-out chunks ({per_cent(share)}) are near copies "
+        "of another split's, and left out of evaluation."
     )
     if found.copies:
         rows = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, print_json, print_table
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -32,12 +33,12 @@ COLUMNS = {
 """Figures of the table over all windows, and what they are called there."""
 
 
-@click.group("data", short_help="What the mail looks like that a model is made from.")
+@click.group("data", short_help="Report what the mail looks like, window by window.")
 def data_command() -> None:
     """What the mail looks like that a model is made from."""
 
 
-@data_command.command("report", short_help="Mails, threads, splits, senders and lengths per window.")
+@data_command.command("report", short_help="Show mails, threads, splits and lengths per window.")
 @click.option("--mailbox", help="The mailbox, where there are several.")
 @click.option("--last", type=click.IntRange(1), default=12, show_default=True, help="Windows to list, the newest.")
 @json_option
@@ -91,4 +92,4 @@ def _tell_change(report: DataReport) -> None:
         print_table((*names, "change", "ever"), rows)
     if report.dead_letters:
         mails = "mail" if report.dead_letters == 1 else "mails"
-        click.echo(f"{report.dead_letters:,} {mails} could not be read at all (`mailtide deadletters list`).")
+        suggest(f"{report.dead_letters:,} {mails} could not be read at all (`mailtide deadletters list`).")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
 
 import click
 
@@ -10,6 +12,7 @@ from pipeline.errors import MailtideError
 from streams.faults import tells_of_full_disk
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+UNKNOWN_COMMAND = re.compile(r"no such command '(?P<name>.*)'$")
 MAKE_ROOM = "make room on the disk and run the same command again, which goes on where this one stopped"
 
 
@@ -34,7 +37,18 @@ def _of_usage(error: click.ClickException) -> str:
     said = error.format_message().rstrip(".")
     line = said[:1].lower() + said[1:]
     context = getattr(error, "ctx", None)
+    if context is not None:
+        line += _meant(line, context)
     return f"{line}; see `{context.command_path} --help`" if context is not None else line
+
+
+def _meant(line: str, context: click.Context) -> str:
+    """The command that was meant, where a name was mistyped."""
+    wrong = UNKNOWN_COMMAND.match(line)
+    if wrong is None or not isinstance(context.command, click.Group):
+        return ""
+    near = difflib.get_close_matches(wrong["name"], context.command.list_commands(context), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _of_system(error: OSError) -> str:

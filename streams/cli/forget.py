@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +152,7 @@ def _deploy(home: Home) -> None:
     from streams.deploying import deploy_pending, troubles
 
     for trouble in troubles(deploy_pending(home, settings_of(home))):
-        click.echo(f"{trouble}; it is tried again by the daemon, or by `mailtide deploy`", err=True)
+        suggest(f"{trouble}; it is tried again by the daemon, or by `mailtide deploy`", err=True)
 
 
 def _tell_receipt(home: Home, receipt: ErasureReceipt, *, as_json: bool) -> None:

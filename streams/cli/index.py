@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
 
 
-@click.group("index", short_help="The search indexes: how they stand, and making them anew.")
+@click.group("index", short_help="Show or rebuild the indexes that ask searches.")
 def index_command() -> None:
     """The indexes that `ask` searches. They are derived from the store and may be removed at any time."""
 
 
-@index_command.command("status", short_help="What is indexed, and how far behind the mail it is.")
+@index_command.command("status", short_help="Show what is indexed, and how far behind the mail it is.")
 @click.option("--mailbox", help="Only this mailbox.")
 @json_option
 @click.pass_obj
@@ -43,7 +44,7 @@ def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
         print_json({"engines": engines, "indexes": found, "server": trouble})
         return
     if not names:
-        click.echo("No mailbox yet: mailtide import PATH")
+        suggest("No mailbox yet: mailtide import PATH")
         return
     print_table(
         ("mailbox", "index", "state", "documents", "mails behind", "MB", "model"),

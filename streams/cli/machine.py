@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, print_json, print_table
+from streams.cli.suggesting import repeatable, suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -41,7 +42,7 @@ def status_command(home: Home, as_json: bool) -> None:
     if daemon is not None:
         tell_daemon(daemon)
     if not found:
-        click.echo("No mail yet: mailtide import PATH")
+        suggest("No mail yet: mailtide import PATH")
     if cost.per_hour:
         click.echo(f"Training cost {spent_line(spent)}")
     several = len(found) > 1
@@ -53,7 +54,7 @@ def status_command(home: Home, as_json: bool) -> None:
         click.echo(f"  windows   {one.windows_closed:,} closed{opening}")
         if one.waiting:
             waiting = "1 window waits" if one.waiting == 1 else f"{one.waiting:,} windows wait"
-            click.echo(f"  training  {waiting}: mailtide plan{named}")
+            suggest(f"  training  {waiting}: mailtide plan{named}")
         if one.champion is None:
             click.echo("  champion  none yet, the bare base answers")
         else:
@@ -62,10 +63,10 @@ def status_command(home: Home, as_json: bool) -> None:
             if target.trouble:
                 click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'}: {target.trouble}")
             elif target.adapter_id != one.champion:
-                click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'} so far: mailtide deploy")
+                suggest(f"  {target.target:<9} serves {target.adapter_id or 'nothing'} so far: mailtide deploy")
         if one.pending_run is not None:
             goes_on = "the daemon" if daemon is not None else f"mailtide retrain{named} --confirm"
-            click.echo(f"  run       {one.pending_run} has no verdict yet: {goes_on} goes on with it")
+            suggest(f"  run       {one.pending_run} has no verdict yet: {goes_on} goes on with it")
         if one.quarantined or one.dead_letters:
             letters = f"{one.dead_letters:,} dead letter{'' if one.dead_letters == 1 else 's'}"
             click.echo(f"  set aside {one.quarantined:,} quarantined, {letters}")
@@ -83,7 +84,9 @@ def doctor_command(home: Home, as_json: bool) -> int:
         print_json(checks)
     else:
         marks = {True: "ok", False: "missing", None: "-"}
-        print_table(("", "what", "found", "fix"), [(marks[one.ok], one.name, one.detail, one.fix) for one in checks])
+        print_table(
+            ("", "what", "found", "fix"), [(marks[one.ok], one.name, one.detail, repeatable(one.fix)) for one in checks]
+        )
     return 1 if any(one.ok is False for one in checks) else 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -57,7 +58,7 @@ def init_command(home: Home, config: Path | None, overrides: tuple[str, ...], ke
             f"The built-in model reads {reads:,} tokens, about {reads // 2:,} by the ruler, and does not learn the rest of "
             f"a longer chunk: for it, init with --set chunk.max_tokens={reads // 2}."
         )
-    click.echo("Next: mailtide import PATH")
+    suggest("Next: mailtide import PATH")
 
 
 @click.command("import", short_help="Feed mboxes and Maildirs to their end, each mail once.")
@@ -122,9 +123,9 @@ def _tell(summary: Summary, bootstrap: int) -> None:
         why = ""
         if summary.open_window == 0 and summary.open_messages < bootstrap:
             why = f" (it waits for {bootstrap:,}, or for `mailtide close {summary.mailbox}`)"
-        click.echo(f"Window {summary.open_window} is open with {summary.open_messages:,} mails{why}.")
+        suggest(f"Window {summary.open_window} is open with {summary.open_messages:,} mails{why}.")
     if summary.windows_closed:
-        click.echo("Next: mailtide plan")
+        suggest("Next: mailtide plan")
 
 
 @click.command("parse", short_help="Show what one mail becomes, touching nothing.")
@@ -160,7 +161,7 @@ def close_command(home: Home, mailbox: str, as_json: bool) -> None:
     if as_json:
         print_json({"mailbox": name, "windows_closed": taken.closed})
     else:
-        click.echo(f"Closed window {taken.closed[-1]} of {name}. Next: mailtide plan {name}")
+        suggest(f"Closed window {taken.closed[-1]} of {name}. Next: mailtide plan {name}")
     tell_news(home, settings)
 
 
@@ -179,4 +180,4 @@ def windows_command(home: Home, as_json: bool) -> None:
     elif rows:
         print_table(columns, rows)
     else:
-        click.echo("No window yet: mailtide import PATH")
+        suggest("No window yet: mailtide import PATH")

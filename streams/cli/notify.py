@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.home import Home
 
 
-@click.group("notify", short_help="Whom the settings tell of verdicts and failures.")
+@click.group("notify", short_help="List notices of verdicts and failures, or send a test.")
 def notify_command() -> None:
     """Notices to those that `notify.targets` names."""
 
@@ -49,7 +49,7 @@ def test_command(home: Home, target: str | None, as_json: bool) -> int:
     return 0 if all(row["sent"] for row in found) else 1
 
 
-@notify_command.command("list", short_help="What was told to whom, and what waits.")
+@notify_command.command("list", short_help="List what was told to whom, and what waits.")
 @click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many of those told, a target.")
 @json_option
 @click.pass_obj

@@ -67,6 +67,11 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def per_cent(share: float, digits: int = 1) -> str:
+    """A share of 1 as people read it, a space before the sign."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """A table as wide as it needs off a terminal, fitted to the terminal on one; figures stand right.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import print_table
+from streams.cli.output import per_cent, print_table
 from streams.ranges import ranges
 
 if TYPE_CHECKING:
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from streams.sessions import RunReport
 
 
-def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
-    """What would be trained, how much, how long, at what price, and what the gate would ask."""
+def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> None:
+    """What would be trained, how much, how long, at what price, and what the gate would ask.
+
+    ``waiting``: closed windows that the champion has not learned, those of the plan among them.
+    """
     plural = "s" if len(plan.windows) > 1 else ""
     click.echo(f"Run {plan.run_id} of {plan.mailbox}: new window{plural} {ranges(plan.windows)}")
+    if len(plan.windows) == settings.replay.max_new_windows < waiting:
+        later = waiting - len(plan.windows)
+        click.echo(
+            f"{later:,} more window{'s wait' if later > 1 else ' waits'} for later runs: "
+            f"a run takes {settings.replay.max_new_windows} (replay.max_new_windows)."
+        )
     print_table(
         ("", "chunks", "threads", "senders"),
         [
@@ -34,7 +43,7 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
     lengths = ", ".join(f"{count:,} {bucket.value}" for bucket, count in plan.buckets if count)
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
     click.echo(f"{epochs} of {plan.tokens_per_epoch[0]:,} tokens by the ruler, in chunks: {lengths}; {plan.steps:,} steps.")
-    click.echo(f"Rehearsal is {100 * plan.rehearsal_share:.1f} % of the tokens.")
+    click.echo(f"Rehearsal is {per_cent(plan.rehearsal_share)} of the tokens.")
     if plan.seconds is None:
         click.echo("Time: not known before the first run on this machine.")
     else:
@@ -45,6 +54,8 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending) -> None:
         if spent.cap is not None and spent.cost + (plan.cost or 0.0) > spent.cap:
             click.echo("  This run would be more than that: mailtide retrain refuses it until cost.cap is raised.")
     tell_room(plan)
+    for why in plan.refused:
+        click.echo(f"  mailtide retrain refuses this run: {why}.")
     gate = settings.gate
     click.echo(
         f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from retrain.search.trials import Trial
 
 
-@click.group("qrels", short_help="The mailbox as a retrieval benchmark.")
+@click.group("qrels", short_help="Write the mailbox as a search benchmark, and measure one.")
 def qrels_command() -> None:
     """Questions with known answers, without anybody's annotation: a reply asks for the mail that it answers."""
 
@@ -65,7 +66,7 @@ def export_command(
         return
     told = ", ".join(f"{count:,} in {split}" for split, count in counts.items())
     click.echo(f"{len(collection.documents):,} mails and their queries ({told}) to {folder}")
-    click.echo(f"Next: mailtide qrels evaluate {folder}")
+    suggest(f"Next: mailtide qrels evaluate {folder}")
 
 
 @qrels_command.command("evaluate", short_help="Measure the search engines on a BEIR folder.")

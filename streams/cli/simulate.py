@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.output import json_option, per_cent, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -176,8 +176,8 @@ def _tell(found: Comparison) -> None:
             outcome.runs,
             outcome.steps,
             _times(outcome.steps, reference.steps),
-            f"{outcome.rehearsal_share:.1%}",
-            "" if outcome.reached is None else f"{outcome.reached:.0%}",
+            per_cent(outcome.rehearsal_share),
+            "" if outcome.reached is None else per_cent(outcome.reached, 0),
             outcome.thin,
         ]
         if found.pace:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.config.settings import Settings
@@ -158,4 +159,4 @@ def _show_all(found: list[Preference], as_json: bool) -> None:
         ]
         print_table(columns, rows)
     else:
-        click.echo("Nobody has judged anything yet: mailtide spotcheck")
+        suggest("Nobody has judged anything yet: mailtide spotcheck")

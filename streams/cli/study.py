@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from streams.forgetting.study import Study
 
 
-@click.group("study", short_help="What a way of training does, measured on mail.")
+@click.group("study", short_help="Measure what a way of training does, on archives.")
 def study_command() -> None:
     """What a way of training does to a model, measured on mail."""
 
 
-@study_command.command("forgetting", short_help="What rehearsal keeps from being forgotten.")
+@study_command.command("forgetting", short_help="Measure what rehearsal keeps from being forgotten.")
 @click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="ARCHIVE...")
 @click.option(
     "--keep",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from pipeline.config.tier_settings import TierName
-from streams.cli.output import json_option, print_json, print_table
+from streams.cli.output import json_option, per_cent, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -17,7 +17,7 @@ TOLD = ("own", "depth", "bulk", "auto", "repetition", "prose", "mix")
 """Signals, in the order of the table."""
 
 
-@click.command("tiers", short_help="Chunks by quality tier, their signals and examples.")
+@click.command("tiers", short_help="Show chunks by quality tier, with signals and examples.")
 @click.argument("mailbox", required=False)
 @click.option("--window", type=click.IntRange(0), help="Of this closed window only.")
 @click.option("--tier", type=click.Choice(get_args(TierName)), help="Of this tier only.")
@@ -50,10 +50,10 @@ def _tell(report: TierReport) -> None:
                 one.tier,
                 one.chunks,
                 one.tokens,
-                f"{one.share:.1%}",
-                f"{one.train_share:.1%}",
+                per_cent(one.share),
+                per_cent(one.train_share),
                 one.trained,
-                f"{one.trained_share:.1%}",
+                per_cent(one.trained_share),
             )
             for one in report.tiers
         ],

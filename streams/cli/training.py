@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streams.cli.comparing import compare_command
 from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -45,6 +47,37 @@ def _windows(window_range: tuple[int, int] | None, each: bool = False) -> Window
     return Windows(first, last, each)
 
 
+def _to_do_it(mailbox: str | None, window_range: tuple[int, int] | None, each: bool, overrides: tuple[str, ...]) -> str:
+    """The command that trains what a plan has shown."""
+    words = ["mailtide", "retrain", *([mailbox] if mailbox else ()), "--confirm", *(("--each",) if each else ())]
+    if window_range is not None:
+        words += ["--windows", "-".join(map(str, window_range))]
+    return shlex.join([*words, *(word for override in overrides for word in ("--set", override))])
+
+
+def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> None:
+    from registry.spending import spending
+    from streams.claims import require_no_other
+    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.planning import plan_next
+    from streams.standing import standings
+    from streams.times import utc_now
+
+    settings = settings_of(home, overrides)
+    with opened(home, settings) as store:
+        name = the_mailbox(store, mailbox)
+        require_no_other(store, name, windows)
+        plan = plan_next(store, home, settings, name, windows)
+        spent = spending(store, settings.cost, utc_now())
+        waiting = next(one.waiting for one in standings(store) if one.mailbox == name)
+    if as_json:
+        print_json({**plain(plan), "spent": spent})
+    else:
+        from streams.cli.plans import tell_plan
+
+        tell_plan(plan, settings, spent, waiting)
+
+
 @click.command("plan", short_help="Show what a retrain would do, and how long it takes.")
 @click.argument("mailbox", required=False)
 @windows_option
@@ -59,24 +92,9 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Show what a retrain would train on, how many steps it would take, and how long."""
-    from registry.spending import spending
-    from streams.claims import require_no_other
-    from streams.cli.opening import opened, settings_of, the_mailbox
-    from streams.planning import plan_next
-    from streams.times import utc_now
-
-    settings = settings_of(home, overrides)
-    with opened(home, settings) as store:
-        name, windows = the_mailbox(store, mailbox), _windows(window_range)
-        require_no_other(store, name, windows)
-        plan = plan_next(store, home, settings, name, windows)
-        spent = spending(store, settings.cost, utc_now())
-    if as_json:
-        print_json({**plain(plan), "spent": spent})
-    else:
-        from streams.cli.plans import tell_plan
-
-        tell_plan(plan, settings, spent)
+    _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
+    if not as_json:
+        suggest(f"Next: {_to_do_it(mailbox, window_range, False, overrides)}")
 
 
 @click.command("retrain", short_help="Train on what waits, measure, decide, promote.")
@@ -86,9 +104,9 @@ def plan_command(
 @click.option("--each", is_flag=True, help="One run per closing, in order; what stays undecided joins the next.")
 @set_option
 @json_option
-@click.pass_context
+@click.pass_obj
 def retrain_command(
-    ctx: click.Context,
+    home: Home,
     mailbox: str | None,
     confirm: bool,
     window_range: tuple[int, int] | None,
@@ -106,12 +124,11 @@ def retrain_command(
     from streams.cli.plans import run_table, tell_run
     from streams.sessions import retrain
 
-    home: Home = ctx.obj
     settings = settings_of(home, overrides)
     if not (confirm or settings.auto_retrain):
-        ctx.invoke(plan_command, mailbox=mailbox, window_range=window_range, overrides=overrides, as_json=as_json)
+        _show_plan(home, mailbox, _windows(window_range, each), overrides, as_json)
         if not as_json:
-            click.echo("Nothing was trained. To do it: mailtide retrain --confirm")
+            suggest(f"Nothing was trained. To do it: {_to_do_it(mailbox, window_range, each, overrides)}")
         return 0
     with opened(home, settings) as store:
         name = the_mailbox(store, mailbox)
@@ -152,7 +169,7 @@ def runs_command(ctx: click.Context, as_json: bool) -> None:
     elif rows:
         print_table(columns, rows)
     else:
-        click.echo("No run yet: mailtide plan")
+        suggest("No run yet: mailtide plan")
 
 
 @runs_command.command("show", short_help="Show one run: data, losses, verdict and why.")

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pipeline.errors import FeedError
+from pipeline.errors import FeedError, NotMail
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_BLOCK = 16 << 10
@@ -44,11 +44,11 @@ class ByteStream(Protocol):
 def open_bytes(path: Path) -> ByteStream:
     """Opens ``path`` by what it holds, not by its name; raises ``FeedError`` for what cannot hold an mbox."""
     if (path / "cur").is_dir() and (path / "new").is_dir():
-        raise FeedError(f"{path} is a Maildir, not an mbox", hint="in the settings its kind is maildir")
+        raise NotMail(f"{path} is a Maildir, not an mbox", hint="in the settings its kind is maildir")
     if path.is_dir():
-        raise FeedError(f"{path} is a folder", hint="name the mbox files in it")
+        raise NotMail(f"{path} is a folder", hint="name the mbox files in it")
     if path.exists() and not path.is_file():  # asked before opening: a pipe without a writer would block
-        raise FeedError(f"{path} is not a regular file", hint="write the mail to a file and import that")
+        raise NotMail(f"{path} is not a regular file", hint="write the mail to a file and import that")
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:

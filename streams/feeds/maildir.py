@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
-from pipeline.errors import FeedError
+from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.contract import Handed
 from streams.feeds.listing import FOLDERS, Listing, delivered, stamp
@@ -239,11 +239,13 @@ class MaildirFeed:
         if not self.path.exists():
             raise FeedError(f"there is no Maildir at {self.path}", hint="check the path")
         if not self.path.is_dir():
-            raise FeedError(f"{self.path} is no folder, so no Maildir", hint="check the path, or read it as an mbox")
+            raise NotMail(f"{self.path} is no folder, so no Maildir", hint="check the path, or read it as an mbox")
         if not is_maildir(self.path):
             inside = sorted(each.name for each in self.path.iterdir() if is_maildir(each))[:5]
             hint = f"name one of the folders in it: {', '.join(inside)}" if inside else "a Maildir holds both new and cur"
-            raise FeedError(f"{self.path} is a folder, but no Maildir", hint=f"{hint}; mbox files are named one by one")
+            raise NotMail(
+                f"{self.path} is a folder, but no Maildir", hint=f"{hint}; mbox files are named each, as in *.mbox"
+            )
 
 
 @contextmanager

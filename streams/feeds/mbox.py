@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
-from pipeline.errors import FeedError
+from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
 from streams.feeds.contract import Handed
@@ -237,7 +237,7 @@ def _check_begins(stream: ByteStream) -> None:
     """Raises ``FeedError`` unless the first line that is not blank is a separator; a file of blank lines has no mail."""
     head = stream.read(BLOCK).lstrip(b"\r\n")
     if head and separator(head, 0) is None:
-        raise FeedError(
+        raise NotMail(
             f"{stream.path} is not an mbox: its first line is no 'From ADDRESS DATE'",
             hint="`mailtide parse` shows a single mail; several go into an mbox, each after such a line",
         )
