@@ -256,6 +256,10 @@ def loss(value: float, low: float | None = None, high: float | None = None) -> F
         (loss(4.5), [4.0, 4.1, 4.2, 4.0, 4.1], True),
         (Figure("mrr", "val", 0.2, 0.1, 0.3), [0.5, 0.6, 0.5, 0.4, 0.5], True),
         (Figure("mrr", "val", 0.9, 0.8, 1.0), [0.5, 0.6, 0.5, 0.4, 0.5], False),
+        (Figure("rag_f1@3", "val", 0.0, None, None), [0.3, 0.2, 0.3, 0.3, 0.3], True),
+        (Figure("rag_f1@3", "val", 0.0, None, None), [0.3, 0.3, 0.3, 0.3, 0.3], False),  # one that never moved
+        (Figure("reply_loss_retrieved@3", "test", 6.5, 6.4, 6.6), [6.0, 6.1, 6.0, 6.1, 6.0], True),
+        (Figure("rag_gain_random@3", "test", 0.1, 0.0, 0.2), [0.5, 0.6, 0.5, 0.4, 0.5], False),  # a control
         (Figure("colour", "val", 0.9, 0.8, 1.0), [0.5, 0.6, 0.5, 0.4, 0.5], False),
     ],
 )

@@ -9,9 +9,20 @@ from statistics import median
 EARLIER = 5
 """How many runs a figure is held against; with fewer there is nothing to say."""
 
-LOWER_IS_BETTER = frozenset({"nats_per_token", "bits_per_byte"})
-HIGHER_IS_BETTER = frozenset({"recall@1", "recall@5", "recall@10", "mrr", "ndcg@10"})
-"""Perplexity is nats per token again, and a figure that is in neither set has no direction that we know."""
+LOWER_IS_BETTER = frozenset(
+    {
+        *("nats_per_token", "bits_per_byte", "reply_loss", "reply_loss_retrieved", "reply_loss_parent", "repetition"),
+        *("first_token_p50", "first_token_p95", "answer_p50", "answer_p95"),
+    }
+)
+HIGHER_IS_BETTER = frozenset(
+    {
+        *("recall", "mrr", "ndcg", "rag_gain", "rag_gain_parent", "rag_gain_over_random"),
+        *("rag_accuracy", "rag_bleu", "rag_f1", "rag_exact"),
+    }
+)
+"""Metrics without their ``@k``. Perplexity is nats per token again, random mail is a control, and a figure that is in neither
+set has no direction that we know."""
 
 Name = tuple[str, str]
 
@@ -42,7 +53,8 @@ class Regression:
 
 def regressions(own: Sequence[Figure], earlier: Sequence[Mapping[Name, float]]) -> list[Regression]:
     """The figures that are worse than in every one of the last five runs, and clearly so: the better of the figure's bounds
-    is still worse than their median; without bounds, it is further from the worst of them than they are from each other.
+    is still worse than their median; without bounds, it is further from the worst of them than they are from each other, and
+    they do differ: of a figure that never moved nobody knows how far it may.
 
     ``earlier`` are the runs before, the newest last. Of six equal runs the last is the worst in one of six cases, which
     alone would cry wolf every few weeks.
@@ -51,13 +63,19 @@ def regressions(own: Sequence[Figure], earlier: Sequence[Mapping[Name, float]]) 
     found = []
     for figure in own:
         values = [run[figure.name] for run in last if figure.name in run]
-        sign = 1 if figure.metric in LOWER_IS_BETTER else -1 if figure.metric in HIGHER_IS_BETTER else 0
+        sign = _direction(figure.metric)
         if sign == 0 or len(values) < EARLIER:
             continue
         harms = [sign * value for value in values]
         harm, best_bound = sign * figure.value, figure.low if sign > 0 else figure.high
         usual, worst, spread = median(harms), max(harms), max(harms) - min(harms)
-        clear = harm - worst > spread if best_bound is None else sign * best_bound > usual
+        clear = harm - worst > spread > 0 if best_bound is None else sign * best_bound > usual
         if harm > worst and clear:
             found.append(Regression(figure, sign * usual, sign * worst))
     return found
+
+
+def _direction(metric: str) -> int:
+    """1 where more is worse, -1 where less is, 0 where nobody knows."""
+    name = metric.partition("@")[0]
+    return 1 if name in LOWER_IS_BETTER else -1 if name in HIGHER_IS_BETTER else 0
