@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,8 @@ BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
 vocabulary reads 3 to 3.5 bytes at a time where headers, code and quotation marks are many."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -44,7 +46,8 @@ class Measured:
 
 def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> Plan:
     """The plan of the undecided request, else of the one that a claim would write now. Raises ``NothingToDo``."""
-    request = undecided(store, mailbox) or draft(store, home, settings, mailbox, windows)
+    begun = undecided(store, mailbox)
+    request = begun or draft(store, home, settings, mailbox, windows)
     rows = store.fetch(ExclusionRow, "mailbox = ?", [mailbox])
     exclusions = Exclusions(
         threads=frozenset(row.thread_id for row in rows if row.chunk_id is None),
@@ -53,6 +56,8 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
     earlier = measured(store, home, request)
     rate, beside = (earlier.tokens_per_second, earlier.seconds_beside) if earlier else (None, 0.0)
     plan = plan_run(home, request, exclusions, tokens_per_second=rate, seconds_beside=beside, cost=settings.cost)
+    if begun is None and not _trains_elsewhere(settings):
+        plan = replace(plan, refused=tuple(map(str, _obstacles(home, settings, request))))
     shape = shape_of_base(request)
     if shape is None:
         return plan
@@ -62,17 +67,15 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
 
 def require_room(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> None:
     """Raises ``RunError`` when a claim now would ask for a run that cannot fit the device, naming what would, or whose base
-    is not there, not whole or not of use.
+    or parent is not there, not whole or not of use.
 
     A run that was claimed already is left alone: its settings are fixed. So is one whose trainer may be another machine of
     a broker's, unless ``plan.gpu_gib`` says what that has. Raises ``NothingToDo`` where a claim would.
     """
-    elsewhere = settings.bus.kind == "kafka" and settings.plan.gpu_gib is None
-    if elsewhere or undecided(store, mailbox) is not None:
+    if _trains_elsewhere(settings) or undecided(store, mailbox) is not None:
         return
-    _require_base(draft(store, home, settings, mailbox, windows))
-    _require_trackers(settings.train.report_to)
-    require_attention(settings)
+    for obstacle in _obstacles(home, settings, draft(store, home, settings, mailbox, windows)):
+        raise obstacle
     room = plan_next(store, home, settings, mailbox, windows).room
     if room is not None and room.fit is Fit.NOT:
         gib = 1 << 30
@@ -81,6 +84,43 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
             f"training would take about {room.needed / gib:.1f} GiB, and {room.device} has {room.memory / gib:.1f} GiB, "
             "too little for the longest chunk alone",
             hint=cure,
+        )
+
+
+def _trains_elsewhere(settings: Settings) -> bool:
+    return settings.bus.kind == "kafka" and settings.plan.gpu_gib is None
+
+
+def _obstacles(home: Home, settings: Settings, request: RunRequest) -> Iterator[RunError]:
+    """Why the run that ``request`` asks for could not begin here, the room that it takes apart."""
+    looked_at: tuple[Callable[[], None], ...] = (
+        lambda: _require_base(request),
+        lambda: _require_parent(home, request),
+        lambda: _require_trackers(settings.train.report_to),
+        lambda: require_attention(settings),
+    )
+    for look in looked_at:
+        try:
+            look()
+        except RunError as error:
+            yield error
+
+
+def _require_parent(home: Home, request: RunRequest) -> None:
+    """An adapter keeps the rank and the scale that it was made with."""
+    if request.parent is None:
+        return
+    try:
+        config = json.loads((home.root / request.parent.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        made = (config["r"], config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the run compares its digest, and says that it was changed
+    train = request.settings.train
+    if made != (train.lora_r, train.lora_alpha):
+        raise RunError(
+            f"the parent adapter {request.parent.adapter_id} has rank {made[0]} and alpha {made[1]}, the settings ask for "
+            f"{train.lora_r} and {train.lora_alpha}",
+            hint="set train.lora_r and train.lora_alpha back, or model.init_from to fresh",
         )
 
 

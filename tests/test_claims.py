@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import NothingToDo
+from pipeline.config.settings import Settings
+from pipeline.errors import NothingToDo, RunError
 from pipeline.home import sha256_file, write_atomic
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import read_exclusions, read_losses
@@ -16,6 +18,7 @@ from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
 from registry.decide import fail_run
 from streams.claims import ALL_WAITING, NEWLY_CLOSED, Windows, claim, draft, undecided
+from streams.planning import plan_next, require_room
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 
@@ -62,6 +65,23 @@ def test_what_closed_while_a_run_was_out_becomes_one_run(box: Finished) -> None:
     assert second.parent is not None and second.parent == second.champion
     assert second.parent.adapter_id == first.adapter_id
     assert second.coverage_sha256 == sha256_file(box.home.run(first.run_id) / "coverage.parquet")
+
+
+def test_another_rank_than_the_parents_is_refused_before_a_run_is_asked_for(box: Finished) -> None:
+    box.close_window()
+    first = promoted(box)
+    config = {"r": 16, "lora_alpha": 32}
+    (box.home.adapter(first.adapter_id) / "adapter_config.json").write_text(json.dumps(config))
+    box.close_window()
+    require_room(box.store, box.home, box.settings, MAILBOX, ALL_WAITING)
+    other = Settings.model_validate({"train": {"lora_r": 8, "lora_alpha": 32}})
+    with pytest.raises(
+        RunError, match=f"{first.adapter_id} has rank 16 and alpha 32, the settings ask for 8 and 32"
+    ) as told:
+        require_room(box.store, box.home, other, MAILBOX, ALL_WAITING)
+    assert plan_next(box.store, box.home, other, MAILBOX, ALL_WAITING).refused == (str(told.value),)
+    anew = Settings.model_validate({"train": {"lora_r": 8, "lora_alpha": 32}, "model": {"init_from": "fresh"}})
+    require_room(box.store, box.home, anew, MAILBOX, ALL_WAITING)
 
 
 def test_each_takes_one_closing_more_per_run(box: Finished) -> None:

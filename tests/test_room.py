@@ -150,6 +150,10 @@ def test_a_plan_tells_what_a_retrain_refuses(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "too little for the longest chunk alone" in complaint(refused)
     assert json.loads(run(home, "runs", "--json").stdout) == []
+    (base / "tokenizer.json").unlink()
+    without = run(home, "plan").stdout
+    assert "mailtide retrain refuses this run: the base model in" in without
+    assert "has no tokenizer.json; fetch it again" in without
     enough = json.loads(run(home, "plan", "--json", "--set", "plan.gpu_gib=80").stdout)["room"]
     assert enough["fit"] == "fits"
     assert enough["parts"]["weights"] > 3 * GIB

@@ -35,7 +35,8 @@ class Plan:
     ``candidates`` are the chunks that may be rehearsed, ``rehearsal`` those that the schedule takes. ``buckets`` counts
     scheduled chunks per length bucket and epoch 0. ``largest_batch`` is padded to its longest chunk. ``seconds`` and
     ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated. ``tiers`` are
-    there where the settings limit quality tiers.
+    there where the settings limit quality tiers. ``refused`` says why ``mailtide retrain`` would not ask for this run,
+    each with the next step: its base, its parent or a tracker is not of use.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class Plan:
     currency: str
     room: Room | None = None
     tiers: tuple[TierUse, ...] = ()
+    refused: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
