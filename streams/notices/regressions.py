@@ -21,8 +21,8 @@ HIGHER_IS_BETTER = frozenset(
         *("rag_accuracy", "rag_bleu", "rag_f1", "rag_exact"),
     }
 )
-"""Metrics without their ``@k``. Perplexity is nats per token again, random mail is a control, and a figure that is in neither
-set has no direction that we know."""
+"""Metrics without their ``@k``. Perplexity is nats per token again, random mail is a control, and a figure that is in
+neither set has no direction that we know."""
 
 Name = tuple[str, str]
 
@@ -53,8 +53,8 @@ class Regression:
 
 def regressions(own: Sequence[Figure], earlier: Sequence[Mapping[Name, float]]) -> list[Regression]:
     """The figures that are worse than in every one of the last five runs, and clearly so: the better of the figure's bounds
-    is still worse than their median; without bounds, it is further from the worst of them than they are from each other, and
-    they do differ: of a figure that never moved nobody knows how far it may.
+    is still worse than their median; without bounds, it is further from the worst of them than they are from each other,
+    and they do differ: of a figure that never moved nobody knows how far it may.
 
     ``earlier`` are the runs before, the newest last. Of six equal runs the last is the worst in one of six cases, which
     alone would cry wolf every few weeks.
