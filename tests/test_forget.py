@@ -20,6 +20,7 @@ from pipeline.config.configuration import load, write_home
 from pipeline.config.settings import Settings
 from pipeline.domain import Split
 from pipeline.errors import NothingToDo, RunError, UsageError
+from pipeline.filelock import locked
 from pipeline.home import Home, sha256_folder, write_atomic
 from pipeline.runs.plan import prepare_run
 from pipeline.runs.requests import RunRequest
@@ -30,7 +31,7 @@ from registry.answer import answer
 from registry.decide import journal
 from registry.journal import Status
 from registry.verify import recorded, verify
-from streams.claims import undecided
+from streams.claims import ALL_WAITING, claim, undecided
 from streams.cli.commands import cli
 from streams.daemon.board import Board
 from streams.deploying import deploy_pending
@@ -48,7 +49,9 @@ from streams.owner_socket import OwnerSocket
 from streams.reproduction import reproduce
 from streams.stores import opener
 from streams.times import utc_now
+from streams.withdrawal import RUNNING, is_withdrawn
 from tests.conftest import REPOSITORY
+from tests.support.daemons import daemon, rows, until
 from tests.support.forgotten import (
     ADDRESS,
     ANSWERED,
@@ -61,6 +64,7 @@ from tests.support.forgotten import (
     write_archive,
 )
 from tests.support.pretended import MAILBOX, START, run_on_next_window
+from tests.support.program import ENVIRONMENT, mailtide
 
 OF_HIM = (*MARKS, NAME, ADDRESS)
 SEED = 5
@@ -265,7 +269,6 @@ def test_dead_letters_claim_checks_sheets_and_corrections_go_too(home: Home, set
 
 
 def test_a_run_that_would_read_it_is_withdrawn(home: Home, settings: Settings, ids: list[str]) -> None:
-    from streams.claims import ALL_WAITING, claim
     from streams.runner import Runner
 
     with Store.open(home, settings, VERSIONS) as store:
@@ -346,6 +349,34 @@ def test_what_a_crash_left_is_finished_by_the_next(home: Home, settings: Setting
     (receipt,) = finish(home, settings, opener(home, settings))
     assert receipt.plan == plan and traces(home.root, OF_HIM) == []
     assert finish(home, settings, opener(home, settings)) == []
+
+
+def test_daemon_and_command_killed_while_a_run_trains_the_next_daemon_finishes(
+    home: Home, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "inbox" / "new").mkdir(parents=True)
+    (tmp_path / "inbox" / "cur").mkdir()
+    feed = f"mailboxes.{MAILBOX}.feeds=[{{kind: maildir, path: {tmp_path / 'inbox'}}}]"
+    write_home(home, load(None, environment={}, overrides=(*SETTINGS, feed)))
+    with Store.open(home, settings, VERSIONS) as store:
+        request = claim(store, home, settings, MAILBOX, ALL_WAITING, utc_now())
+    # Whoever trains has the run's lock, and here does not let go of it: the erasure is decided, and gets no further.
+    with locked(home.run(request.run_id) / RUNNING), daemon(home) as first:
+        asked = mailtide(home.root, "forget", "--sender", ADDRESS, "--confirm")
+        forgetting = subprocess.Popen(asked, cwd=REPOSITORY, env=ENVIRONMENT)
+        try:
+            until(lambda: is_withdrawn(home, request.run_id) or forgetting.poll() is not None)
+            assert forgetting.poll() is None
+            first.kill()
+        finally:
+            forgetting.kill()
+            forgetting.wait()
+    assert traces(home.root, OF_HIM)
+    with daemon(home):
+        ((finished,),) = [tuple(row.values()) for row in rows(home, "SELECT finished_at FROM erasures")]
+        assert finished is not None
+        assert rows(home, f"SELECT status FROM runs WHERE run_id = '{request.run_id}'") == [{"status": "failed"}]
+    assert traces(home.root, OF_HIM) == []
 
 
 def test_kills_at_any_step_leave_something_that_the_next_life_finishes(
