@@ -14,7 +14,7 @@ from pipeline.errors import MailtideError, RunError, UsageError
 from pipeline.home import Home
 from pipeline.runs.requests import RunRequest, read_result
 from pipeline.store import Store
-from pipeline.store.rows import JournalRow, RequestRow
+from pipeline.store.rows import AdapterRow, JournalRow, RequestRow
 from registry.decide import decision_of, reigning
 from registry.evidence import gather
 from registry.gate import Evidence, Ruling, Verdict
@@ -46,8 +46,14 @@ class Decided:
 
 
 def request_of(store: Store, named: str) -> RunRequest:
-    """The request of a run, named by its id or its adapter's; raises ``UsageError`` for an unknown name."""
+    """The request of a run, named by its id or its adapter's; raises ``UsageError`` for an unknown name, and for an adapter
+    of another home, which has its run."""
     rows = store.fetch(RequestRow, "run_id = ? OR adapter_id = ?", [named, named])
+    if not rows and store.fetch(AdapterRow, "run_id = ? OR adapter_id = ?", [named, named]):
+        raise UsageError(
+            f"{named} was imported: its run, evidence and verdict are in the home that made it",
+            hint=f"see `mailtide registry show {named}` and `mailtide registry verify {named}`",
+        )
     if not rows:
         raise UsageError(f"there is no adapter or run {named}", hint="see `mailtide registry list` or `mailtide runs`")
     return RunRequest.model_validate_json(rows[0].request)

@@ -20,6 +20,7 @@ from pipeline.sampling.coverage import read_coverage, windows_trained
 from pipeline.store.rows import AdapterRow, JournalRow
 from registry.byhand import promote
 from registry.decide import journal
+from registry.decided import request_of
 from registry.exporting import SUMS, export_adapter
 from registry.importing import CONFIG, WEIGHTS, Terms, import_adapter, imported
 from registry.journal import Status
@@ -110,6 +111,12 @@ def test_it_becomes_a_candidate_that_a_person_may_promote_and_a_run_may_continue
     assert verify_imported(home, row) == []
     promote(store, home, MAILBOX, adapter_id, "it is good", "owner", NOW)
     assert journal(store).champion(MAILBOX) == adapter_id
+
+
+def test_why_it_was_promoted_is_known_where_it_was_made(exported: Exported) -> None:
+    adapter_id = exported.take().adapter_id
+    with pytest.raises(UsageError, match=f"{adapter_id} was imported: .* in the home that made it"):
+        request_of(exported.there.store, adapter_id)
 
 
 def test_twice_is_nothing(exported: Exported) -> None:
