@@ -106,6 +106,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         new_chunks=prepared.manifest.of(Role.NEW).num_rows,
         rehearsal_chunks=len(set(_rehearsed(prepared))),
         seconds=watch.seconds,
+        training={part: round(spent, 3) for part, spent in study.clock.seconds.items()},
         environment=_environment(compute, study),
         passes=read_changes(folder),
         attempts=_attempts(folder),
@@ -173,7 +174,7 @@ def _base_steps(run_id: str, progress: Observer) -> Callable[[StepRecord], None]
 
     def report(record: StepRecord) -> None:
         if record.step % 20 == 0 or record.step == record.steps:
-            text = f"built-in base, {record.tokens} tokens"
+            text = f"built-in base, {record.tokens:,} tokens"
             progress(Progress(run_id, "base", record.step, record.steps, text, record.loss))
 
     return report

@@ -30,6 +30,7 @@ from retrain.processes.sharding import put_weights, share_out, trained_weights
 from retrain.progress import Observer, Progress
 from retrain.training import checkpoints
 from retrain.training.batches import Batch, Example, batches_of
+from retrain.training.clock import Clock
 from retrain.training.examples import Reader
 from retrain.training.exhaustion import free_memory, is_out_of_memory
 from retrain.training.metrics import METRICS, MetricsFile
@@ -44,7 +45,7 @@ CHECKPOINTS = "checkpoints"
 class Study:
     """Everything a run computes with. ``examples`` are the held-out chunks of ``sample`` as the model sees them, in the
     sample's order; ``selecting`` are the val chunks that may choose a checkpoint, None when none may; ``vocabulary`` is a
-    digest of the model's tokens."""
+    digest of the model's tokens; ``clock`` knows where the time of training went."""
 
     request: RunRequest
     compute: Compute
@@ -56,6 +57,7 @@ class Study:
     examples: Sequence[Example]
     selecting: frozenset[str] | None
     vocabulary: str
+    clock: Clock
 
     @property
     def loaded(self) -> Loaded:
@@ -138,6 +140,7 @@ def open_study(
         examples=[by_id[chunk.chunk_id] for chunk in sample],
         selecting=selecting,
         vocabulary=vocabulary_of(tokenizer),
+        clock=Clock(on_gpu=compute.on_gpu),
     )
 
 
@@ -223,7 +226,7 @@ def _fits(
                     "train",
                     record.step,
                     record.steps,
-                    f"epoch {record.epoch + 1}, {record.tokens} tokens",
+                    f"epoch {record.epoch + 1}, {record.tokens:,} tokens",
                     record.loss,
                     pace.tokens_per_second if pace else None,
                     pace.seconds_left if pace else None,
@@ -243,6 +246,7 @@ def _fits(
                 checkpointing=checkpointing,
                 passes=passes,
                 trackers=told,
+                clock=study.clock,
             )
         except Exception as error:
             if not is_out_of_memory(error):

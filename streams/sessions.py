@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from pipeline.chunking.tier_limits import TierUse
@@ -63,6 +63,7 @@ class RunReport:
     old_before: float | None
     old_after: float | None
     tiers: tuple[TierUse, ...] = ()
+    training_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
@@ -187,6 +188,7 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         seconds=sum(result.seconds.values()) if result else 0.0,
         cost=float(store.scalar("SELECT cost FROM run_results WHERE run_id = ?", [run_id]) or 0.0),
         seconds_by_step=result.seconds if result else {},
+        training_seconds=result.training if result else {},
         new_before=new.before if new else None,
         new_after=new.after if new else None,
         old_before=old.before if old else None,

@@ -86,6 +86,13 @@ def test_a_run_leaves_all_of_its_evidence(uninterrupted: tuple[Mailroom, RunRequ
     assert {"bm25", request.adapter_id, f"base:{request.base.base_id}"} == {entry["adapter_id"] for entry in measured}
 
 
+def test_it_says_where_the_time_of_training_went(uninterrupted: tuple[Mailroom, RunRequest, RunResult]) -> None:
+    result = uninterrupted[2]
+    assert set(result.training) == {"tensors", "forward", "backward", "optimizer", "measuring", "checkpoints"}
+    assert all(seconds > 0 for seconds in result.training.values())
+    assert sum(result.training.values()) <= result.seconds["train"] + 0.01
+
+
 def test_its_figures_keep_the_schema_and_cover_every_checkpoint(
     uninterrupted: tuple[Mailroom, RunRequest, RunResult],
 ) -> None:

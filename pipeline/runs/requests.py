@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from pipeline.capacity.passes import Change
 from pipeline.config.settings import (
     EvalSettings,
@@ -143,9 +145,9 @@ class RunResult(Strict):
     """What a finished run leaves in ``result.json``, written last: its presence means that all else is there.
 
     ``adapter_sha256`` is :func:`pipeline.home.sha256_folder` of the adapter's folder; ``tokens`` are those trained, by the
-    model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate); ``environment`` names versions,
-    device and threads; ``passes`` what a run went on with where memory ran out, ``attempts`` what each came to where it
-    might try again.
+    model's tokenizer; ``seconds`` says where the time went (base, data, train, evaluate), ``training`` where that of train
+    went, as far as this process trained itself; ``environment`` names versions, device and threads; ``passes`` what a run
+    went on with where memory ran out, ``attempts`` what each came to where it might try again.
     """
 
     run_id: str
@@ -159,6 +161,7 @@ class RunResult(Strict):
     new_chunks: int
     rehearsal_chunks: int
     seconds: dict[str, float]
+    training: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str]
     passes: tuple[Change, ...] = ()
     attempts: tuple[Attempt, ...] = ()

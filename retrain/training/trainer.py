@@ -34,6 +34,7 @@ from retrain.processes.sharding import Gathered, Shared, gathered, load_adapter,
 from retrain.processes.shares import shared_passes
 from retrain.training import checkpoints
 from retrain.training.batches import IDLE, Batch, Example, collate, groups_of_like_length
+from retrain.training.clock import Clock, PassTimes
 from retrain.training.early_stopping import Scored, best_step, mean_loss, should_stop
 from retrain.training.lanes import IN_TURN, Lanes
 
@@ -125,11 +126,12 @@ def fit(
     checkpointing: Checkpointing | None = None,
     passes: Passes = SUITING,
     trackers: Sequence[TrainerCallback] = (),
+    clock: Clock | None = None,
 ) -> None:
     """Trains ``model`` in place on ``batches``, in their order, going on from the newest whole checkpoint if there is one.
 
-    ``passes`` bound what is in the model at once; ``trackers`` hear the loss of each step and checkpoint. Raises
-    ``RunError`` naming the chunks of the batch when a loss is not a number.
+    ``passes`` bound what is in the model at once; ``trackers`` hear the loss of each step and checkpoint; ``clock`` adds up
+    where the time went. Raises ``RunError`` naming the chunks of the batch when a loss is not a number.
     """
     steps = math.ceil(len(batches) / recipe.accumulation)
     resume = None
@@ -173,6 +175,7 @@ def fit(
             checkpointing=checkpointing,
             passes=passes,
             trackers=trackers,
+            clock=clock or Clock(on_gpu=compute.on_gpu),
         )
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
 
@@ -193,6 +196,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         checkpointing: Checkpointing | None,
         passes: Passes,
         trackers: Sequence[TrainerCallback],
+        clock: Clock,
     ) -> None:
         def heard(record: StepRecord) -> None:
             on_step(record)
@@ -206,7 +210,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         self._compute = compute
         self._pad = pad
         self._checkpointing = checkpointing
-        self._meter = StepMeter(batches, arguments, heard)
+        self._clock = clock
+        self._meter = StepMeter(batches, arguments, heard, clock)
         super().__init__(model=model, args=arguments, train_dataset=batches, callbacks=[self._meter, *trackers])
         self.remove_callback(PrinterCallback)
 
@@ -229,12 +234,14 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         """Adds a batch's gradients; returns its share of the optimizer step's loss."""
         if num_items_in_batch is None:
             raise ValueError("the number of tokens in the optimizer step is needed")
+        started = time.perf_counter()
         batch = inputs["batch"]
         model.train()
         most = self._passes.at(self.state.global_step + 1) or (batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS)
         several = self._compute.ranks.count > 1
-        total = (self._share if several else self._whole)(model, batch, most, num_items_in_batch)
+        total, times = (self._share if several else self._whole)(model, batch, most, num_items_in_batch)
         value = float(total)
+        self._clock.passes(times, time.perf_counter() - started)
         if not math.isfinite(value):
             names = ", ".join(example.chunk_id for example in batch.examples)
             raise RunError(
@@ -244,41 +251,53 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
         return total
 
-    def _whole(self, model: Any, batch: Batch, most: int, counted: int) -> torch.Tensor:
-        """All passes of a batch, side by side where that changes nothing; their loss over ``counted`` tokens."""
+    def _whole(self, model: Any, batch: Batch, most: int, counted: int) -> tuple[torch.Tensor, list[PassTimes]]:
+        """All passes of a batch, side by side where that changes nothing: their loss over ``counted`` tokens, and when each
+        did what."""
+        now = self._clock.now
 
-        def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+        def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...], PassTimes]:
+            begins = now()
             group = collate(examples, self._pad, self._compute.device)
+            forward = now()
             loss = token_nll(model, group, self._compute).sum() / counted
-            return loss.detach(), torch.autograd.grad(loss, self._trained, allow_unused=True)
+            backward = now()
+            found = torch.autograd.grad(loss, self._trained, allow_unused=True)
+            return loss.detach(), found, (begins, forward, backward, now())
 
         chance = torch.get_rng_state()
         groups = groups_of_like_length(batch.examples, most)
         total = torch.zeros((), device=self.args.device)
-        for loss, found in (IN_TURN if self._one_after_another else self._side_by_side)(gradients, groups):
+        times = []
+        for loss, found, taken in (IN_TURN if self._one_after_another else self._side_by_side)(gradients, groups):
             total += loss
+            times.append(taken)
             for parameter, gradient in zip(self._trained, found, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         # What draws chance (dropout) must draw it in one order: the first batch shows whether the model does.
         self._one_after_another = self._one_after_another and (not groups or not torch.equal(chance, torch.get_rng_state()))
-        return total
+        return total, times
 
-    def _share(self, model: Any, batch: Batch, most: int, counted: int) -> torch.Tensor:
-        """This process's passes of a batch; the loss of all of them over ``counted`` tokens."""
-        ranks = self._compute.ranks
+    def _share(self, model: Any, batch: Batch, most: int, counted: int) -> tuple[torch.Tensor, list[PassTimes]]:
+        """This process's passes of a batch, and when each did what; the loss of all of them over ``counted`` tokens."""
+        ranks, now, times = self._compute.ranks, self._clock.now, []
         passes = shared_passes(batch.examples, ranks.count, most)[ranks.rank]
         total = torch.zeros((), device=self.args.device)
         for place, examples in enumerate(passes):
+            begins = now()
             group = collate(examples or IDLE, self._pad, self._compute.device)
             alone = self.accelerator.no_sync(model) if place < len(passes) - 1 else contextlib.nullcontext()
             with alone:
+                forward = now()
                 nats = token_nll(model, group, self._compute).sum() * (1 if examples else 0)
+                backward = now()
                 # DDP takes the mean over processes; theirs are shares of one sum.
                 torch.autograd.backward(nats * (ranks.count / counted))
+            times.append((begins, forward, backward, now()))
             total += nats.detach() / counted
         whole: torch.Tensor = self.accelerator.reduce(total, "sum")
-        return whole
+        return whole, times
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: tokens and seconds are."""
@@ -310,12 +329,14 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         if plan is None:
             return
         step = self.state.global_step
-        losses = plan.score(checkpoints.name_of(step))
+        losses = self._clock.timed("measuring", lambda: plan.score(checkpoints.name_of(step)))
+        started = time.perf_counter()
         if losses:
             self._track({"eval_loss": sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)})
         whole = gathered(self.model, self.optimizer.optimizer) if self._compute.sharded else None
         if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses, whole)):
             self.control.should_training_stop = True
+        self._clock.until_now("checkpoints", started)
 
     def _keep(self, plan: Checkpointing, step: int, losses: list[Loss], whole: Gathered | None) -> bool:
         """Writes the checkpoint of ``step``; whether training should stop there. Raises ``RunError`` instead when a
@@ -358,12 +379,18 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
     """Adds up what the batches of an optimizer step report, and passes it on when the step is made."""
 
     def __init__(
-        self, batches: Sequence[Batch], arguments: TrainingArguments, on_step: Callable[[StepRecord], None]
+        self,
+        batches: Sequence[Batch],
+        arguments: TrainingArguments,
+        on_step: Callable[[StepRecord], None],
+        clock: Clock,
     ) -> None:
         self._tokens = list(accumulate(sum(len(example.ids) for example in batch.examples) for batch in batches))
         self._accumulation = int(arguments.gradient_accumulation_steps)
         self._on_step = on_step
+        self._clock = clock
         self._started = time.monotonic()
+        self._gradients_at = time.perf_counter()
         self._loss = 0.0
         self._lr = 0.0
         self._epoch = 0
@@ -371,8 +398,10 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
     def add(self, batch: Batch, loss: float, lr: float) -> None:
         self._loss += loss
         self._lr, self._epoch = lr, batch.epoch
+        self._gradients_at = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._clock.until_now("optimizer", self._gradients_at)
         tokens = self._tokens[min(state.global_step * self._accumulation, len(self._tokens)) - 1]
         seconds = time.monotonic() - self._started
         self._on_step(StepRecord(state.global_step, state.max_steps, self._epoch, self._loss, self._lr, tokens, seconds))

@@ -204,3 +204,6 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
         )
         took = ", ".join(f"{name} {value:.1f} s" for name, value in report.seconds_by_step.items())
         click.echo(f"It took: {took}")
+        if report.training_seconds:
+            parts = ", ".join(f"{name} {value:.1f} s" for name, value in report.training_seconds.items())
+            click.echo(f"Of train: {parts}")

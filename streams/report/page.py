@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from registry.gate import RuleOutcome, Ruling
 from streams.ranges import ranges
 from streams.report.drawing import Curve, curves, share
 from streams.report.story import Example, Mail, Story
@@ -156,15 +157,24 @@ def _verdict(story: Story) -> str:
         return "<p>There is none yet.</p>"
     if decision.verdict is None:
         return f"<p>{escape('; '.join(decision.reasons))}</p>"
-    rows = [
-        (
-            f"<code>{escape(rule.name)}</code>",
-            f'<span class="{RULINGS.get(rule.ruling.value, "")}">{rule.ruling.value}</span>',
-            escape(rule.sentence),
-        )
-        for rule in decision.verdict.rules
-    ]
-    return table(("rule", "ruling", "because"), rows, wide=2)
+    asked = [rule for rule in decision.verdict.rules if rule.ruling is not Ruling.ABSENT]
+    others = [rule for rule in decision.verdict.rules if rule.ruling is Ruling.ABSENT]
+    told = table(("rule", "ruling", "because"), list(map(_rule, asked)), wide=2)
+    if not others:
+        return told
+    reasons = table(("rule", "because"), [(name, why) for name, _, why in map(_rule, others)], wide=1)
+    count = "1 rule was" if len(others) == 1 else f"{len(others)} rules were"
+    return f"{told}<details><summary>{count} not asked</summary>{reasons}</details>"
+
+
+def _rule(rule: RuleOutcome) -> tuple[str, str, str]:
+    said = rule.sentence.removeprefix(f"{rule.name}: ").removeprefix("not asked, ")
+    ruling = rule.ruling.value
+    return (
+        f"<code>{escape(rule.name)}</code>",
+        f'<span class="{RULINGS.get(ruling, "")}">{ruling}</span>',
+        escape(said[:1].upper() + said[1:]),
+    )
 
 
 def _losses(story: Story) -> str:
@@ -223,6 +233,9 @@ def _time(story: Story) -> str:
     seconds = story.result.seconds
     whole = sum(seconds.values())
     rows = [(escape(name), f"{spent:,.1f} s", share(spent, whole)) for name, spent in seconds.items()]
+    rows += [
+        (f"train: {escape(part)}", f"{spent:,.1f} s", share(spent, whole)) for part, spent in story.result.training.items()
+    ]
     return table(("step", "seconds", ""), rows, numbers=frozenset({1}))
 
 
