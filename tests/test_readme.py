@@ -27,8 +27,6 @@ from streams.homes import make_home
 from tests.conftest import REPOSITORY
 
 README = REPOSITORY / "README.md"
-COMMANDS = REPOSITORY / "docs" / "commands.md"
-SETTINGS = REPOSITORY / "docs" / "settings.md"
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 
 BLOCK = re.compile(r"<!-- (?P<mark>run|train|after training) -->\n```console\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -150,12 +148,12 @@ def test_the_readme_trains(folder: Path) -> None:
 
 
 def test_every_setting_is_listed() -> None:
-    listed = [(quoted(name)[0], quoted(value)[0], meaning) for name, value, meaning in table(SETTINGS, "settings")]
+    listed = [(quoted(name)[0], quoted(value)[0], meaning) for name, value, meaning in table(README, "settings")]
     assert listed == rows()
 
 
 def test_every_setting_of_a_mailbox_is_listed() -> None:
-    listed = {quoted(name)[0]: meaning for name, _, meaning in table(SETTINGS, "mailbox settings")}
+    listed = {quoted(name)[0]: meaning for name, _, meaning in table(README, "mailbox settings")}
     assert listed == {f"mailboxes.NAME.{name}": field.description for name, field in MailboxSettings.model_fields.items()}
 
 
@@ -168,7 +166,7 @@ def test_every_command_and_option_is_listed() -> None:
         " ".join(re.findall(r"\b[a-z]+(?:-[a-z]+)*\b", quoted(name)[0])): {
             option.split()[0] for option in quoted(given) if option.startswith("-")
         }
-        for name, _, given in table(COMMANDS, "commands")
+        for name, _, given in table(README, "commands")
     }
     assert len(options) > 20
     assert listed == options
