@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class MailboxStanding:
     """One mailbox: its mail, its windows, its champion, and what is set aside. ``waiting`` counts closed windows that the
-    champion's lineage has not learned; ``pending_run`` is a request without a verdict."""
+    champion's lineage has not learned; ``pending_run`` is a request without a verdict. ``promoted_at`` is when the champion
+    was promoted first, ``champion_since`` when it took its present place, as by a rollback."""
 
     mailbox: str
     clock: str
@@ -31,6 +32,7 @@ class MailboxStanding:
     open_messages: int
     champion: str | None
     promoted_at: datetime | None
+    champion_since: datetime | None
     newest_learned: int | None
     pending_run: str | None
     quarantined: int
@@ -88,6 +90,8 @@ def standings(store: Store) -> list[MailboxStanding]:
             (SELECT coalesce(max(n_messages), 0) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),
             (SELECT max(adapter_id) FROM adapters a WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
             (SELECT max(promoted_at) FROM adapters a WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
+            (SELECT max(j."at") FROM journal j JOIN adapters a USING (adapter_id)
+             WHERE a.mailbox = b.mailbox AND a.status = 'champion' AND j.event IN ('promoted', 'rolled_back')),
             (SELECT max(list_max(r.windows)) FROM requests r JOIN adapters a USING (run_id)
              WHERE a.mailbox = b.mailbox AND a.status = 'champion'),
             (SELECT max(run_id) FROM requests r WHERE r.mailbox = b.mailbox AND run_id NOT IN

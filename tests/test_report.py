@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import RunError, UsageError
 from pipeline.home import write_atomic
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
+from registry.gate import Ruling
 from streams.report.page import page
 from streams.report.story import Example, Mail, gather_story
 from streams.report.writing import REPORT, try_to_write_report, write_report
@@ -96,6 +97,15 @@ def test_the_heat_map_is_of_the_lineage_on_what_the_run_was_measured_on(runs: Fi
         ours, theirs = story.heat.cells[-1][place], story.heat.cells[-2][place]
         assert ours is not None and theirs is not None
         assert ours - theirs == pytest.approx(second.get(place, 5.0) - first.get(place, 5.0), abs=0.05)
+
+
+def test_rules_that_were_not_asked_stand_apart_from_the_verdict(runs: Finished) -> None:
+    story = gather_story(runs.store, runs.home, newest(runs))
+    assert story.decision is not None and story.decision.verdict is not None
+    shown, closed = page(story).split("<h2>Loss while training</h2>")[0].split(" not asked</summary>")
+    for rule in story.decision.verdict.rules:
+        assert (f"<code>{rule.name}</code>" in closed) == (rule.ruling is Ruling.ABSENT)
+        assert (f"<code>{rule.name}</code>" in shown) == (rule.ruling is not Ruling.ABSENT)
 
 
 def test_text_of_mail_is_quoted_and_never_obeyed(runs: Finished) -> None:

@@ -25,6 +25,7 @@ from pipeline.store.rows import (
     ChunkRow,
     ClosingRow,
     JournalRow,
+    MailboxRow,
     MessageRow,
     MetricRow,
     RequestRow,
@@ -34,6 +35,7 @@ from pipeline.store.rows import (
     WindowStateRow,
 )
 from registry.journal import Happening, RegistryState, advance
+from streams.standing import standings
 from tests.support.rows import KEY, START, any_row, flat, message, new_store, thread
 
 COLUMNS = {
@@ -163,6 +165,10 @@ def test_adapters_stand_where_the_journal_says(store: Store, seed: int) -> None:
     assert dict(store.query("SELECT adapter_id, promoted_at FROM adapters")) == {
         one.adapter_id: one.promoted_at for one in state.adapters.values()
     }
+    store.append(any_row(MailboxRow, mailbox=mailbox) for mailbox in ("one", "two"))
+    for found in standings(store):
+        champion = state.champion(found.mailbox)
+        assert (found.champion, found.champion_since) == (champion, state.adapters[champion].since if champion else None)
 
 
 def test_an_adapter_without_a_journal_is_a_candidate(store: Store) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.output import json_option, print_json, print_table
+from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -57,7 +58,7 @@ def _tell(found: SideBySide, lost: Loss | None) -> None:
     print_table(
         ("", "run", "adapter", "checkpoint", "verdict", "new windows"),
         [
-            (name, side.run_id, side.adapter_id, side.checkpoint, side.status, side.windows)
+            (name, side.run_id, side.adapter_id, side.checkpoint, side.status, ranges(side.windows))
             for name, side in (("first", one), ("second", two))
         ],
     )

@@ -58,7 +58,7 @@ def status_command(home: Home, as_json: bool) -> None:
         if one.champion is None:
             click.echo("  champion  none yet, the bare base answers")
         else:
-            click.echo(f"  champion  {one.champion}, since {one.promoted_at:%Y-%m-%d %H:%M} UTC")
+            click.echo(f"  champion  {one.champion}, since {one.champion_since:%Y-%m-%d %H:%M} UTC")
         for target in (each for each in deployed if each.mailbox == one.mailbox):
             if target.trouble:
                 click.echo(f"  {target.target:<9} serves {target.adapter_id or 'nothing'}: {target.trouble}")

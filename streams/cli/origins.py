@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.output import json_option, plain, print_json, print_table
+from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -88,7 +89,7 @@ def _tell_line(line: Lineage) -> None:
             (
                 step.adapter_id,
                 step.run_id,
-                step.windows,
+                ranges(step.windows),
                 step.new_chunks,
                 step.rehearsed_chunks,
                 "of another home" if step.imported else tuple(shard.shard_sha256[:12] for shard in step.shards),

@@ -11,6 +11,7 @@ import click
 from streams.cli.comparing import compare_command
 from streams.cli.output import json_option, plain, print_json, print_table, progress
 from streams.cli.suggesting import suggest
+from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -167,7 +168,8 @@ def runs_command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif rows:
-        print_table(columns, rows)
+        at = columns.index("windows")
+        print_table(columns, [(*row[:at], ranges(row[at]), *row[at + 1 :]) for row in rows])
     else:
         suggest("No run yet: mailtide plan")
 

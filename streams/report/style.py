@@ -34,6 +34,7 @@ td.name { white-space: nowrap; }
 tr.chosen td { font-weight: 600; }
 tr:last-child td { border-bottom: 0; }
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+td:first-child > code { white-space: nowrap; }
 .heat td { text-align: center; padding: 6px 8px; border: 2px solid var(--card); border-radius: 4px; min-width: 52px; }
 .heat th { padding: 4px 8px; text-align: center; }
 .heat th.row { text-align: right; font-weight: 400; }
