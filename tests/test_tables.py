@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.cli.layout import EDGES, Column, blocks, broken, fitted
-from streams.cli.output import Progress, print_table
+from streams.cli.output import Progress, print_table, say
 
 COLUMNS = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 40)).map(lambda pair: Column(sum(pair), pair[0])), min_size=1
@@ -66,6 +66,20 @@ def test_numbers_and_times_stay_whole(columns: int, terminal: Any, capsys: pytes
     assert max(map(len, lines)) <= columns
     for figure in ("1,234", "98,765", "4,321", "2026-03-04 09:05"):
         assert sum(figure in line for line in lines) >= 1, figure
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_a_sentence_is_broken_between_words_on_a_terminal_alone(
+    columns: int, terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "- old windows: -0.1242 nats per token against a1b2c3d4e5f6 (95 % bounds -0.1578 and -0.0905): within 0.1"
+    say(sentence)
+    assert capsys.readouterr().out == f"{sentence}\n"
+    terminal(columns)
+    say(sentence)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= columns and all(line.startswith("    ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == sentence
 
 
 def test_figures_of_a_wide_table_come_in_blocks(terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,15 @@ def per_cent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def say(sentence: str, hang: str = "    ") -> None:
+    """Prints a sentence; on a terminal it is broken between words, and each further line begins with ``hang``."""
+    if sys.stdout.isatty():
+        import textwrap
+
+        sentence = textwrap.fill(sentence, _room(), subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+    click.echo(sentence)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """A table as wide as it needs off a terminal, fitted to the terminal on one; figures stand right.
 

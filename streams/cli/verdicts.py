@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table
+from streams.cli.output import json_option, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -43,6 +43,7 @@ def explain_command(home: Home, adapter_or_run: str, as_json: bool) -> None:
     else:
         _tell(told)
         if selection is not None:
+            click.echo()
             tell_choice(selection)
 
 
@@ -73,49 +74,48 @@ def what_if_command(home: Home, policy: Path, mailbox: str | None, as_json: bool
 def _tell(told: Explanation) -> None:
     from registry.objections import ASKS
 
-    click.echo(
-        f"{told.status.upper()} {told.adapter_id}, run {told.run_id} of {told.mailbox}, {told.at:%Y-%m-%d %H:%M} UTC"
-    )
-    click.echo(
+    say(f"{told.status.upper()} {told.adapter_id}, run {told.run_id} of {told.mailbox}, {told.at:%Y-%m-%d %H:%M} UTC")
+    say(
         f"Challenged {told.reference}; new: {_windows(told.new_windows)}; "
         f"learned by the champion before: {_windows(told.old_windows)}."
     )
     policy = ", ".join(f"{name} {value:g}" for name, value in told.policy if isinstance(value, int | float))
     kept = "" if told.policy_kept else " (that of the settings now: the verdict did not keep its own)"
-    click.echo(f"Policy: {policy}{kept}.")
+    say(f"Policy: {policy}{kept}.")
     for reason in told.reasons:
-        click.echo(f"- {reason}")
+        say(f"- {reason}")
     for row in told.by_hand:
-        click.echo(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
+        say(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
     for judged in told.since:
-        click.echo(f"Since then: {judged.reason}")
-    click.echo()
+        say(f"Since then: {judged.reason}")
     losses = [one for one in told.rules if one.rule.name not in ASKS]
     others = [one for one in told.rules if one.rule.name in ASKS]
     if losses:
         columns = ("rule", "figure", "lower", "upper", "threshold", "margin left", "chunks", "threads", "ruling")
         print_table(columns, [_rule(one) for one in losses])
         for one in losses:
-            click.echo(f"  {one.rule.name}: {one.asks}")
+            say(f"  {one.rule.name}: {one.asks}")
         confidence = f"{100 * told.policy.confidence:g} %"
-        click.echo(
-            f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {confidence} each."
-        )
+        say(f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {confidence} each.")
     _tell_objections(others)
     _tell_power(told)
     if told.needs:
-        click.echo("\nWhat it still needs (val threads that may judge):")
+        click.echo()
+        say("What it still needs (val threads that may judge):")
         for need in told.needs:
-            click.echo(f"  {need.rule}: {need.sentence}")
+            say(f"  {need.rule}: {need.sentence}")
     if told.missing:
-        click.echo(f"\nOnly the verdict is left to tell of: {told.missing}.")
+        click.echo()
+        say(f"Only the verdict is left to tell of: {told.missing}.")
     elif told.differences:
-        click.echo(
-            f"\nAsked again on the stored evidence, the gate rules otherwise on {', '.join(told.differences)}: "
+        click.echo()
+        say(
+            f"Asked again on the stored evidence, the gate rules otherwise on {', '.join(told.differences)}: "
             f"see `mailtide registry verify {told.run_id}`."
         )
     elif told.rules and told.policy_kept:
-        click.echo("\nAsked again on the stored evidence, the gate rules the same.")
+        click.echo()
+        say("Asked again on the stored evidence, the gate rules the same.")
 
 
 def _rule(one: Explained) -> tuple[str, ...]:
@@ -140,11 +140,12 @@ def _tell_objections(others: Sequence[Explained]) -> None:
     """Rules beside the losses: those that were asked, and why the rest were not."""
     asked = [one for one in others if one.rule.ruling.value in ("pass", "fail")]
     if asked:
-        click.echo("\nWhat else was measured, each figure being harm:")
+        click.echo()
+        say("What else was measured, each figure being harm:")
         columns = ("rule", "figure", "lower", "upper", "limit", "margin left", "n", "ruling")
         print_table(columns, [_limited(one) for one in asked])
         for one in asked:
-            click.echo(f"  {one.rule.name}: {one.asks}")
+            say(f"  {one.rule.name}: {one.asks}")
     by_reason: dict[str, list[str]] = {}
     for one in others:
         if one not in asked:
@@ -152,7 +153,7 @@ def _tell_objections(others: Sequence[Explained]) -> None:
     if by_reason and not asked:
         click.echo()
     for reason, names in by_reason.items():
-        click.echo(f"{', '.join(names)}: {reason}.")
+        say(f"{', '.join(names)}: {reason}.")
 
 
 def _limited(one: Explained) -> tuple[str, ...]:
@@ -170,12 +171,13 @@ def _tell_power(told: Explanation) -> None:
     seen = [one for one in told.rules if one.power is not None]
     if not seen:
         return
-    click.echo("\nWhat this evidence could have shown:")
+    click.echo()
+    say("What this evidence could have shown:")
     for one in seen:
         power = one.power
         assert power is not None
         if power.error is None or power.effective_threads is None:
-            click.echo(f"  {one.rule.name}: nothing, as there is no second thread to tell an error from")
+            say(f"  {one.rule.name}: nothing, as there is no second thread to tell an error from")
             continue
         line = (
             f"  {one.rule.name}: standard error {power.error:.4f}, as from {power.effective_threads:.1f} threads of one "
@@ -183,10 +185,8 @@ def _tell_power(told: Explanation) -> None:
         )
         if power.chance_if_equal is not None:
             line += f"; a challenger no better and no worse passes in {_share(power.chance_if_equal)} of repetitions"
-        click.echo(line)
-    click.echo(
-        "  Smallest difference = (t(confidence) + t(0.8)) x standard error, jackknife over threads (Miller 2411.00640)."
-    )
+        say(line)
+    say("  Smallest difference = (t(confidence) + t(0.8)) x standard error, jackknife over threads (Miller 2411.00640).")
 
 
 def _tell_history(found: Hindsight) -> None:
@@ -196,16 +196,16 @@ def _tell_history(found: Hindsight) -> None:
     print_table(columns, [_entry(entry) for entry in found.entries], title=f"{found.mailbox}: policy {found.policy}")
     for entry in found.entries:
         if entry.note:
-            click.echo(f"  {entry.adapter_id}: {entry.note}")
+            say(f"  {entry.adapter_id}: {entry.note}")
     counts = tally(found.verdicts)
-    click.echo(
+    say(
         f"{counts['verdicts']} verdict{'' if counts['verdicts'] == 1 else 's'}: "
         f"{counts['same']} the same, {counts['changed']} changed, {counts['unreadable']} whose evidence cannot be read, "
         f"{counts['diverged']} of runs that would not have been as they were."
     )
     apart = found.diverges_at
     if apart is not None:
-        click.echo(
+        say(
             f"From run {apart.run_id} on (marked ?) history would have been another: such a run is judged on what it left, "
             "but the policy would have had another adapter to continue and to challenge, and so another run. What would "
             "have served is the last that is certain."
