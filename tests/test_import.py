@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.home import Home
+from pipeline.store import Store
+from pipeline.versions import VERSIONS
+from streams.cli.commands import carry_out
 from streams.demo.mailbox import write_mailbox
 from tests.support.dump import rows_of, shards_of
 from tests.support.kills import run_killed
@@ -91,3 +95,31 @@ def test_files_are_private(undisturbed: Home) -> None:
     modes = {path: path.stat().st_mode & 0o777 for path in undisturbed.root.rglob("*")}
     assert len(modes) > 50
     assert {path.name for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == set()
+
+
+def test_an_archive_whose_name_is_no_utf8_is_imported_under_a_name_that_is(tmp_path: Path) -> None:
+    """Names of files are bytes; older systems wrote Latin-1."""
+    for kind in ("mbox", "maildir"):
+        archive = tmp_path / os.fsdecode(f"Entwürfe.{kind}".encode("latin-1"))
+        try:
+            if kind == "mbox":
+                write_mailbox(archive, seed=3, messages=5)
+            else:
+                for folder in ("new", "cur", "tmp"):
+                    (archive / folder).mkdir(parents=True)
+                (archive / "new" / os.fsdecode(b"1.\xe4")).write_bytes(b"From: ada@mail.example\n\nText.\n")
+        except OSError:
+            pytest.skip("this file system takes no such name")
+        home = Home(tmp_path / kind)
+        assert carry_out(["--home", str(home.root), "init"]) == 0
+        assert carry_out(["--home", str(home.root), "import", str(archive)]) == 0
+        with Store.open(home, None, VERSIONS) as store:
+            [(source,)] = store.query("SELECT source FROM feed_rows WHERE source LIKE '%Entw%'")
+        assert source.endswith(f"Entw\\xfcrfe.{kind}")
+
+
+def test_a_home_whose_name_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = tmp_path / os.fsdecode(b"h\xe4me")
+    assert carry_out(["--home", str(home), "init"]) == 2
+    assert "is not text in UTF-8; name another with --home" in capsys.readouterr().err
+    assert not home.exists()

@@ -66,7 +66,19 @@ def cli(ctx: click.Context, home: Path | None) -> None:
     if ctx.get_parameter_source("home") is ParameterSource.COMMANDLINE:
         remember_home(home)
 
-    ctx.obj = Home((home or default_home()).expanduser().absolute())
+    ctx.obj = Home(_speakable((home or default_home()).expanduser().absolute()))
+
+
+def _speakable(path: Path) -> Path:
+    """The path, if it is text: DuckDB opens no file whose name is not."""
+    from pipeline.errors import UsageError
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        said = os.fsencode(path).decode("utf-8", "replace")
+        raise UsageError(f"the name of the home {said} is not text in UTF-8", hint="name another with --home") from None
+    return path
 
 
 def carry_out(arguments: list[str] | None) -> int:

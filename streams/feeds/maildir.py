@@ -24,7 +24,7 @@ from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.contract import Handed
 from streams.feeds.listing import FOLDERS, Listing, delivered, stamp
-from streams.feeds.naming import feed_name
+from streams.feeds.naming import feed_name, path_text
 from streams.feeds.numbering import EPOCH, MAIL, Note, Noted, Numbering
 from streams.feeds.watching import ADDED, DELETED, Watch
 from streams.times import utc_now
@@ -93,7 +93,7 @@ class MaildirFeed:
 
     @property
     def source(self) -> str:
-        return str(self.path)
+        return path_text(self.path)
 
     def measure(self) -> None:
         """Adds up the bytes of all mails as ``size``; raises ``FeedError`` when the path is no Maildir."""

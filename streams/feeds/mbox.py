@@ -22,7 +22,7 @@ from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
 from streams.feeds.contract import Handed
-from streams.feeds.naming import feed_name
+from streams.feeds.naming import feed_name, path_text
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import Slice, split
@@ -99,7 +99,7 @@ class MboxFeed:
 
     @property
     def source(self) -> str:
-        return str(self.path)
+        return path_text(self.path)
 
     def items(self, after: int) -> Iterator[Handed]:
         """Everything numbered above ``after``, in order: what was noted and not taken, then what is new in the file, and

@@ -17,3 +17,8 @@ def feed_name(mailbox: str, path: Path) -> str:
     label = path.parent.name + path.name if path.name.startswith(".") else path.name
     word = re.sub(r"[^a-z0-9._-]+", "-", label.lower())[:LABEL_LENGTH]
     return f"{mailbox}.{word}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+
+
+def path_text(path: Path) -> str:
+    """The path as text, for people: what in it is no UTF-8, as in names that an older system wrote, becomes ``\\xe4``."""
+    return bytes(path).decode("utf-8", "backslashreplace")
