@@ -3,6 +3,11 @@ VENV := .venv
 PYTHON ?= python3.11
 STAMP := $(VENV)/.installed
 
+EXTRAS := train,benchmarks,kafka,keyring,plots,search,serve,tracking,weaviate,dev
+ifeq ($(shell uname -s),Linux)
+EXTRAS := $(EXTRAS),liger
+endif
+
 KILLS ?= 200
 SEED ?= 1
 BUS ?= both
@@ -15,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "mailtide needs Python 3.11 or later: name one with make PYTHON=..."; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[train,benchmarks,kafka,keyring,plots,search,serve,tracking,weaviate,dev]'
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $(STAMP)
 
 demo: setup

@@ -27,6 +27,7 @@ from retrain.evaluation.measure import measure
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import find_base
 from retrain.models.fitness import VOCABULARY
+from retrain.models.liger import version
 from retrain.models.model import Compute, choose_compute
 from retrain.processes.launch import train_together
 from retrain.progress import Observer, Progress
@@ -163,6 +164,7 @@ def _environment(compute: Compute, study: Study) -> dict[str, str]:
         **compute.environment(),
         "processes": str(settings.train.together),
         "attention": str(study.model.config._attn_implementation),
+        **({"liger-kernel": version()} if settings.model.kernels == "liger" else {}),
         "weights": "nf4" if settings.model.quantize else "full",
         "context": str(study.context),
         VOCABULARY: study.vocabulary,

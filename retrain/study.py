@@ -24,6 +24,7 @@ from retrain.evaluation.losses import losses_of, nats_of, version_of
 from retrain.evaluation.references import Reference, adapter_folder
 from retrain.models.attention import kernels
 from retrain.models.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
+from retrain.models.liger import fuse, require_liger
 from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
 from retrain.processes.sharding import put_weights, share_out, trained_weights
@@ -114,8 +115,14 @@ def open_study(
     tokenizer = load_tokenizer(base)
     require_vocabulary(home, request, tokenizer)
     attention = kernels(settings.model.attention, compute)
-    network = load_base(base, compute, quantize=settings.model.quantize, attention=attention)
-    if request.base.kind == "external":
+    liger = settings.model.kernels == "liger"
+    if liger:
+        require_liger(compute)
+    network = load_base(base, compute, quantize=settings.model.quantize, attention=attention, spread=settings.train.shard)
+    if liger:
+        fuse(network)
+    external = request.base.kind == "external"
+    if external and not compute.sharded:
         require_causal(network, compute)
     context = context_of(network.config, settings.model)
     every = held_out_chunks(home, request, exclusions)
@@ -129,6 +136,8 @@ def open_study(
     model = _to_train(home, request, network, compute)
     if compute.sharded:
         share_out(model, compute)
+        if external:
+            require_causal(model.eval(), compute)
     return Study(
         request=request,
         compute=compute,

@@ -98,6 +98,7 @@ def _obstacles(home: Home, settings: Settings, request: RunRequest) -> Iterator[
         lambda: _require_parent(home, request),
         lambda: _require_trackers(settings.train.report_to),
         lambda: require_attention(settings),
+        lambda: require_kernels(settings),
     )
     for look in looked_at:
         try:
@@ -146,6 +147,22 @@ def require_attention(settings: Settings) -> None:
         raise RunError(
             f"model.attention asks for FlashAttention, and {' and '.join(lacking)} for it is not here",
             hint="set model.attention to auto; on a GPU torch's own kernels are of that kind, too",
+        )
+
+
+def require_kernels(settings: Settings) -> None:
+    """Raises ``RunError`` when ``model.kernels`` asks for what the device that trains, or this installation, has not."""
+    if settings.model.kernels == "torch":
+        return
+    lacking = [] if training_device(settings).gpu else ["a GPU"]
+    installed = importlib.util.find_spec("liger_kernel") is not None
+    if not installed:
+        lacking.append("the package liger-kernel")
+    if lacking:
+        install = "" if installed else f"; on a machine with a GPU, `{install_command('liger')}`"
+        raise RunError(
+            f"model.kernels asks for Liger's, and {' and '.join(lacking)} for them is not here",
+            hint=f"set model.kernels to torch{install}",
         )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.capacity.footprint import Device
 from pipeline.capacity.passes import halved
-from pipeline.capacity.room import Asked, Fit, Lengths, find_room
+from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.capacity.shapes import Shape, shape_of
 from pipeline.config.configuration import load
 from pipeline.config.settings import EvalSettings, ModelSettings, TrainSettings
@@ -45,6 +45,23 @@ def test_a_large_device_takes_everything_whole() -> None:
     assert (room.fit, room.changes) == (Fit.WHOLE, ())
     # QLoRA's own figure for 7B with short sequences is about 5 GB of weights and adapter; the rest here is length.
     assert 5 * GIB < room.needed - room.parts.activations - room.parts.logits < 11 * GIB
+
+
+def test_a_base_that_no_gpu_holds_is_shared_out_over_several() -> None:
+    """70 billion parameters on GPUs of 24 GiB: each loads, holds and measures a part. A machine of one GPU must measure the
+    base whole, so that four of these are none the better."""
+    large = replace(shape(), width=8192, inner=28672, layers=80, heads=64, kv_heads=8, head_width=128)
+    evaluate, lengths = EvalSettings(batch_tokens=1024), Lengths(batch=1024, chunk=1024)
+
+    def on(processes: int, machines: int = 1) -> Room:
+        meet = "gpu1.example:29400" if machines > 1 else None
+        together = {"processes": processes, "machines": machines, "address": meet, "shard": True}
+        train = TrainSettings.model_validate({"lora_r": 16, "batch_tokens": 1024, **together})
+        return find_room(large, replace(ASKED, train=train, evaluate=evaluate), lengths, gpu(24))
+
+    assert on(4).fit is Fit.WHOLE and on(4).parts.weights > on(4).memory
+    assert on(8).needed < on(4).needed < on(2).needed and on(2).fit is Fit.NOT
+    assert on(1, machines=4).needed > on(1, machines=4).parts.weights
 
 
 def test_what_is_too_large_at_once_goes_in_smaller_passes() -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from pipeline.capacity.shapes import Shape
 
-NF4 = 0.5 + 0.127 / 8
-"""Bytes per parameter in NF4 with double quantisation (Dettmers et al., 2305.14314, section 3)."""
+NF4_CODES = 0.5
+NF4 = NF4_CODES + 0.127 / 8
+"""Bytes per parameter in NF4 with double quantisation (Dettmers et al., 2305.14314, section 3): codes, and their scales."""
 
 ADAMW, ADAMW_8BIT = 8.0, 2.0 + 8 / 256
 """Bytes of optimizer state per trained parameter: two float32 moments, or two of 8 bits with a float32 scale per 256
@@ -60,14 +61,16 @@ class Training:
     optimizer: str
     shards: int = 1
     """Processes over which weights are shared out while training."""
+    cards: int = 1
+    """GPUs of one machine over which the base is laid, layer by layer, when training is over and it is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes by what they hold. ``activations`` and ``logits`` belong to the training pass, ``evaluation`` to the measuring
-    one; the two never meet, so the larger counts. ``elsewhere`` are those of the weights that other processes hold while
-    this one trains; one that loads the base, or measures when training is over, has all of them. ``slack`` is what the
-    allocator keeps of all but the reserve, as a factor."""
+    one; the two never meet, so the larger counts. ``elsewhere`` are those of weights, adapter, gradients and optimizer that
+    other processes hold while this one trains; when training is over a single process measures, with weights and adapter
+    on ``cards`` GPUs. ``slack`` is what the allocator keeps of all but the reserve, as a factor."""
 
     weights: int
     adapter: int
@@ -79,12 +82,13 @@ class Footprint:
     reserve: int
     slack: float
     elsewhere: int = 0
+    cards: int = 1
 
     @property
     def total(self) -> int:
         steady = self.weights + self.adapter + self.gradients + self.optimizer - self.elsewhere
         trains = steady + max(self.activations + self.logits, self.evaluation)
-        measures = self.weights + self.adapter + self.evaluation
+        measures = (self.weights + self.adapter) // self.cards + self.evaluation
         return self.reserve + round(self.slack * (max(trains, measures) if self.elsewhere else trains))
 
 
@@ -113,12 +117,15 @@ def footprint(shape: Shape, training: Training, load: Load, device: Device) -> F
     read = 2 * shape.width * stream + _workspace(shape, stream)
     weights = round(shape.linear_parameters * matrices) + shape.other_parameters * stream
     # What stands outside the layers is gathered for the whole of a pass, and two layers at a time: one computes, one comes.
-    parted = round(shape.linear_parameters * matrices) * max(0, shape.layers - 2) // shape.layers
+    codes = NF4_CODES if training.quantize else stream  # scales are shared out by nobody
+    state = ADAMW_8BIT if "8bit" in training.optimizer else ADAMW
+    in_layers = shape.linear_parameters * codes + shape.adapter_parameters(training.rank, head=False) * (8 + state)
+    parted = round(in_layers) * max(0, shape.layers - 2) // shape.layers
     return Footprint(
         weights=weights,
         adapter=trained * (4 + (product if product != 4 else 0)),
         gradients=trained * 4 * (1 + device.lanes),
-        optimizer=round(trained * (ADAMW_8BIT if "8bit" in training.optimizer else ADAMW)),
+        optimizer=round(trained * state),
         activations=device.lanes * (load.pass_tokens * per_token + largest + cast),
         logits=device.lanes * load.pass_tokens * shape.vocabulary * (12 if product == 4 else 14),
         evaluation=load.eval_tokens * (read + shape.vocabulary * (8 if product == 4 else 10))
@@ -126,6 +133,7 @@ def footprint(shape: Shape, training: Training, load: Load, device: Device) -> F
         reserve=CUDA_RESERVE if device.gpu else CPU_RESERVE,
         slack=CUDA_SLACK if device.gpu else CPU_SLACK,
         elsewhere=parted * (training.shards - 1) // training.shards,
+        cards=training.cards if device.gpu else 1,
     )
 
 

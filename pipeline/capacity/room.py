@@ -103,6 +103,7 @@ def _training(asked: Asked, device: Device) -> Training:
         head=asked.builtin,
         optimizer=optimizer,
         shards=train.together if train.shard else 1,
+        cards=train.processes if train.shard else 1,
     )
 
 

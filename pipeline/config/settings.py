@@ -133,6 +133,9 @@ class ModelSettings(Group):
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
         default="auto", description="kernels of a run: auto (torch's own), sdpa, flash_attention_2 (needs a GPU), eager"
     )
+    kernels: Literal["torch", "liger"] = Field(
+        default="torch", description="norms and activations of a run: torch, or liger (fused; needs a GPU, extra liger)"
+    )
     context: PositiveInt | None = Field(default=None, description="cut examples to this many tokens; default: the model's")
     allow_download: bool = Field(default=False, description="let the Hub be asked for a base that is not on this disk")
     builtin: BuiltinModel = BuiltinModel()

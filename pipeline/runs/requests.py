@@ -28,6 +28,7 @@ LATER: dict[tuple[str, str], object] = {
     ("replay", "tier_caps"): {},
     ("replay", "tier_weights"): {},
     ("model", "attention"): "auto",
+    ("model", "kernels"): "torch",
     ("train", "pass_tokens"): None,
     ("train", "lora"): {},
     ("train", "checkpoint_gib"): None,

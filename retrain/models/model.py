@@ -95,11 +95,16 @@ def choose_compute(model: ModelSettings, threads: int | None, ranks: Ranks = ALO
     return Compute(device, dtype, torch.get_num_threads(), ranks)
 
 
-def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | None = None) -> Any:
+def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | None = None, spread: bool = False) -> Any:
     """The causal language model in ``path``, frozen, in NF4 with double quantisation if asked; safetensors only.
-    ``attention`` are its kernels, by transformers' names; None: torch's own where the model has them."""
+    ``attention`` are its kernels, by transformers' names; None: torch's own where the model has them. ``spread`` lays its
+    layers over all GPUs of the machine, for a base that may be too large for one.
+
+    Where processes are to share it out, it comes into the machine's memory: each layer goes to the GPU when it is shared
+    out, so that no GPU ever holds the whole.
+    """
     weights = compute.dtype if compute.on_gpu else torch.float32
-    options: dict[str, Any] = {"device_map": {"": compute.device.index}} if compute.on_gpu else {}
+    options: dict[str, Any] = {"device_map": _placement(compute, spread)} if compute.on_gpu else {}
     if quantize:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -122,6 +127,13 @@ def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.eval()
+
+
+def _placement(compute: Compute, spread: bool) -> str | dict[str, str | int | None]:
+    """Where transformers puts the layers, on a machine with a GPU."""
+    if compute.sharded:
+        return {"": "cpu"}
+    return "auto" if spread and torch.cuda.device_count() > 1 else {"": compute.device.index}
 
 
 def load_tokenizer(path: Path) -> Any:
