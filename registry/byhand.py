@@ -20,17 +20,20 @@ def promote(store: Store, home: Home, mailbox: str, adapter_id: str, reason: str
 def rollback(
     store: Store, home: Home, mailbox: str, adapter_id: str | None, reason: str, actor: str, now: datetime
 ) -> JournalRow:
-    """Returns to a former champion, the one before the present by default; the next run continues from there.
+    """Returns to a former champion; the next run continues from there. By default it is the one that came before the
+    present, so that the same again goes further back, and never to one that was left so.
 
     Raises ``RegistryError``, naming those that can be returned to.
     """
     if adapter_id is None:
         state = journal(store)
-        reigned = [reign.adapter_id for reign in reversed(state.reigns) if reign.mailbox == mailbox]
-        returnable = state.returnable(mailbox)
-        adapter_id = next((former for former in reigned if former in returnable), None)
+        adapter_id = next(iter(state.before(mailbox)), None)
         if adapter_id is None:
-            raise RegistryError(f"{mailbox} had no champion to return to", hint="see `mailtide registry list`")
+            left = ", ".join(state.returnable(mailbox))
+            raise RegistryError(
+                f"{mailbox} had no champion to return to" + (" but those that were left" if left else ""),
+                hint=f"name one to have it back: {left}" if left else "see `mailtide registry list`",
+            )
     return _crown(store, home, mailbox, adapter_id, Happening.ROLLED_BACK, reason, actor, now)
 
 

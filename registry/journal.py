@@ -139,6 +139,18 @@ class RegistryState:
             state.adapter_id for state in sorted(former, key=lambda state: state.promoted_at or state.since, reverse=True)
         )
 
+    def before(self, mailbox: str) -> tuple[str, ...]:
+        """Former champions that came before the present one and may be returned to, the nearest first. One that a rollback
+        left is not among them: it was left for a reason."""
+        line: list[str] = []
+        for reign in self.reigns:
+            if reign.mailbox == mailbox and reign.adapter_id in line:
+                line = line[: line.index(reign.adapter_id) + 1]
+            elif reign.mailbox == mailbox and reign.adapter_id is not None:
+                line.append(reign.adapter_id)
+        returnable = self.returnable(mailbox)
+        return tuple(adapter_id for adapter_id in reversed(line) if adapter_id in returnable)
+
     def promotable(self, mailbox: str) -> tuple[str, ...]:
         """Adapters of a mailbox that may be promoted, the newest first."""
         open_to_it = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -50,21 +51,38 @@ def state_of(store: Store) -> DaemonState | None:
 
 
 def deployments(home: Home, settings: Settings) -> list[Standing]:
-    """How each deploy target stands that is on and was ever deployed to, by target and mailbox; from its files alone. One
-    whose file is damaged is told as trouble."""
+    """How each deploy target stands that is on, by target and mailbox; from its files alone. One whose file is damaged is
+    told as trouble, and so is one that should serve and was never deployed to."""
     from pipeline.errors import DeployError
     from registry.deploy.standing import Standing, standing
 
+    known = {(path.parent.name, path.stem) for path in home.deployments.glob("*/*.json")}
+    known = {(target, mailbox) for target, mailbox in known if target in settings.deploy.on}
     found = []
-    for path in sorted(home.deployments.glob("*/*.json")):
-        target, mailbox = path.parent.name, path.stem
-        if target not in settings.deploy.on:
-            continue
+    for target, mailbox in sorted(known | _promised(home, settings)):
         try:
-            found.append(standing(home, target, mailbox))
+            if (target, mailbox) in known:
+                found.append(standing(home, target, mailbox))
+            else:
+                found.append(Standing(target=target, mailbox=mailbox, trouble="nothing was deployed to it yet"))
         except DeployError as error:
             found.append(Standing(target=target, mailbox=mailbox, trouble=str(error)))
     return found
+
+
+def _promised(home: Home, settings: Settings) -> set[tuple[str, str]]:
+    """Targets and mailboxes of which something was promoted, whether or not it has reached them. A note that is damaged is
+    told by whoever deploys."""
+    from pipeline.errors import DeployError
+    from registry.deploy.standing import wanted
+    from registry.deploy.withdrawing import withdrawn
+
+    only = {"server": settings.deploy.server.mailbox, "vllm": settings.deploy.vllm.mailbox}
+    with suppress(DeployError):
+        gone = withdrawn(home)
+        mailboxes = [one.mailbox for one in wanted(home) if one.adapter_id not in gone]
+        return {(on, box) for on in settings.deploy.on for box in mailboxes if only.get(on) in (None, box)}
+    return set()
 
 
 def standings(store: Store) -> list[MailboxStanding]:

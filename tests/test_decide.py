@@ -253,6 +253,16 @@ def test_by_hand_a_person_overrules_and_returns(runs: Finished) -> None:
         rollback(runs.store, runs.home, MAILBOX, first.adapter_id, "", "owner", runs.now)
 
 
+def test_returning_twice_goes_further_back_and_never_to_what_was_left(runs: Finished) -> None:
+    first, second, third = (runs.step()[0].adapter_id for _ in range(3))
+    back = [rollback(runs.store, runs.home, MAILBOX, None, "worse", "owner", runs.now).adapter_id for _ in range(2)]
+    assert back == [second, first]
+    with pytest.raises(RegistryError, match=f"but those that were left; name one to have it back: {third}, {second}"):
+        rollback(runs.store, runs.home, MAILBOX, None, "worse still", "owner", runs.now)
+    assert rollback(runs.store, runs.home, MAILBOX, third, "it was not", "owner", runs.now).adapter_id == third
+    assert journal(runs.store).before(MAILBOX) == (first,)
+
+
 def test_by_hand_a_candidate_is_rejected_and_a_damaged_one_never_serves(runs: Finished) -> None:
     runs.step()
     second, _, _ = runs.step(new=-0.2, old=+0.03)

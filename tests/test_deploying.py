@@ -384,6 +384,10 @@ def test_a_rollback_reaches_every_target_at_once_and_status_and_doctor_tell_of_o
     assert {one["target"]: one["adapter_id"] for one in found} == {"symlink": first, "vllm": first, "webhook": None}
     doctor = runner.invoke(cli, ["--home", str(runs.home.root), "doctor"], catch_exceptions=False)
     assert "deploy webhook" in doctor.stdout
+    write_home(runs.home, settings_with(vllm={"url": vllm.url}, server={"url": f"http://127.0.0.1:{port}"}))
+    status = runner.invoke(cli, ["--home", str(runs.home.root), "status"], catch_exceptions=False)
+    assert "server    serves nothing: nothing was deployed to it yet" in status.stdout
+    write_home(runs.home, settings)
     with receiver(port) as seen:
         assert runner.invoke(cli, ["--home", str(runs.home.root), "deploy"], standalone_mode=False).return_value == 0
     assert [json.loads(post.body)["adapter_id"] for post in seen.posts] == [first]
