@@ -102,5 +102,30 @@ def test_every_role_in_its_own_process_ends_with_a_verdict(broker: Broker, archi
         if champion is not None:
             link = home.champion_link("main")
             until(lambda: link.is_symlink() and link.resolve().name == champion)
+        forgotten = forget_the_busiest(home)
+        until(lambda: decided_beside(home, forgotten["runs"]), 240)
         assert [stop(process) for process in processes] == [0] * len(processes)
     assert rows(home, "SELECT count(*) AS n FROM messages")[0]["n"] > 350
+    verified = run(home.root, "registry", "verify")
+    assert verified.returncode == 0, verified.stdout
+    assert not any(home.adapter(one).exists() for one in forgotten["adapters"])
+
+
+def forget_the_busiest(home: Home) -> dict[str, Any]:
+    """Erases whoever wrote most, through the role that holds the store; what the receipt says was to go."""
+    (busiest,) = rows(home, "SELECT sender FROM messages GROUP BY sender ORDER BY count(*) DESC, sender LIMIT 1")
+    done = run(home.root, "forget", "--sender", busiest["sender"], "--confirm", "--json")
+    assert done.returncode == 0, done.stderr
+    receipt: dict[str, Any] = json.loads(done.stdout)
+    assert "is asked for" in receipt["retrain"] and any("broker" in place for place in receipt["elsewhere"])
+    assert rows(home, f"SELECT sender FROM messages WHERE sender = '{busiest['sender']}'") == []
+    gone: dict[str, Any] = receipt["plan"]
+    assert gone["messages"] and gone["runs"] and gone["adapters"]
+    return gone
+
+
+def decided_beside(home: Home, runs: list[str]) -> bool:
+    """Whether another run than these has a verdict: the one that takes their place."""
+    return any(
+        row["status"] in FINAL and row["run_id"] not in runs for row in rows(home, "SELECT run_id, status FROM runs")
+    )
