@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import per_cent, print_table
+from streams.cli.output import per_cent, print_table, say
 from streams.ranges import ranges
 
 if TYPE_CHECKING:
@@ -165,11 +165,12 @@ def run_table(reports: Sequence[RunReport]) -> tuple[tuple[str, ...], list[tuple
 def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
     """One paragraph about a run: what it trained on, what that did to the losses, and the verdict."""
     plural = "s" if len(report.windows) > 1 else ""
-    click.echo(
-        f"Window{plural} {ranges(report.windows)}: {report.mails:,} mails, {report.new_chunks:,} new train chunks, "
-        f"{report.rehearsal_chunks:,} rehearsed; {report.steps:,} steps in {duration(report.seconds)}"
-        + (f", {report.cost:.2f} {currency}" if report.cost else "")
-    )
+    line = f"Window{plural} {ranges(report.windows)}: {report.mails:,} mails"
+    if report.seconds:  # a run that failed left no figures
+        line += f", {report.new_chunks:,} new train chunks, {report.rehearsal_chunks:,} rehearsed"
+        line += f"; {report.steps:,} steps in {duration(report.seconds)}"
+        line += f", {report.cost:.2f} {currency}" if report.cost else ""
+    click.echo(line)
     if report.new_before is not None and report.new_after is not None:
         line = f"  loss on new {report.new_before:.3f} -> {report.new_after:.3f}"
         if report.old_before is not None and report.old_after is not None:
@@ -180,10 +181,10 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
         tokens = sum(one.left_out_tokens for one in report.tiers)
         click.echo(f"  left out by replay.tier_caps and tier_weights: {left_out:,} new chunks of {tokens:,} tokens")
     first, *further = report.reasons or ("no reason was recorded",)
-    click.echo(f"  {report.outcome.upper()} {report.adapter_id}: {first}")
+    say(f"  {report.outcome.upper()} {report.adapter_id}: {first}")
     for reason in further:
-        click.echo(f"    {reason}")
-    if full:
+        say(f"    {reason}", hang=" " * 6)
+    if full and report.seconds:
         tell_tiers(report.tiers)
         print_table(
             ("rule", "figure", "low", "high", "threshold", "chunks", "threads", "ruling"),
