@@ -83,6 +83,8 @@ def test_mail_that_is_delivered_is_stored_while_commands_look_on(tmp_path: Path)
         (feed,) = status["daemon"]["feeds"]
         assert (feed["new"], feed["source"]) == (3, str(inbox.path))
         assert f"Daemon {process.pid}" in run(home.root, "status").stdout
+        second = run(home.root, "run")
+        assert (second.returncode, f"already, as process {process.pid}; see it with" in second.stderr) == (1, True)
         closed = run(home.root, "close", "main")
         assert closed.returncode == 0, closed.stderr
         inbox.deliver(4)
@@ -90,6 +92,7 @@ def test_mail_that_is_delivered_is_stored_while_commands_look_on(tmp_path: Path)
             lambda: rows(home, "SELECT window_idx AS w, n_messages AS n FROM windows ORDER BY 1")[1:] == [{"w": 1, "n": 1}]
         )
         assert stop(process) == 0
+    assert f"{home.root}: stopping" in home.root.with_name("daemon.log").read_text()
     assert not home.owner_socket.exists()
     assert rows(home, COUNT) == [{"n": 4}]
 

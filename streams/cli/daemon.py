@@ -33,6 +33,7 @@ def run_command(home: Home, until_idle: bool, roles: tuple[str, ...]) -> int:
     Other commands work meanwhile, through the daemon. With `auto_retrain: true` it retrains by itself; else
     `mailtide retrain --confirm` asks it to.
     """
+    from pipeline.errors import StoreHeldError
     from streams.cli.opening import settings_of
     from streams.daemon.logs import set_up_logs
     from streams.daemon.running import ROLES, Daemon
@@ -47,8 +48,30 @@ def run_command(home: Home, until_idle: bool, roles: tuple[str, ...]) -> int:
         set_up_logs(settings.daemon.log, handler)
         if until_idle:
             daemon.finish()
-        daemon.run()
+        try:
+            daemon.run()
+        except StoreHeldError as error:
+            pid = _running(home)
+            if pid is None:
+                raise
+            raise StoreHeldError(
+                f"a daemon runs in {home.root} already, as process {pid}", pid=pid, hint="see it with `mailtide status`"
+            ) from error
     return 0
+
+
+def _running(home: Home) -> int | None:
+    """The process of the daemon that answers for the home."""
+    from pipeline.errors import MailtideError
+    from streams.cli.opening import opened
+    from streams.standing import state_of
+
+    try:
+        with opened(home) as store:
+            state = state_of(store)
+    except MailtideError:
+        return None
+    return None if state is None else state.pid
 
 
 def tell_daemon(state: DaemonState) -> None:

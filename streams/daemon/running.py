@@ -64,6 +64,7 @@ class Daemon:
             running = stack.enter_context(Running(parts, self._stop))
             log.info("%s: %s", self._home.root, ", ".join(part.name for part in parts))
             self._wait(parts)
+            log.info("%s: stopping", self._home.root)
         if running.failure is not None:
             raise running.failure
         if self._finishing.is_set():
