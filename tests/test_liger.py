@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,10 +27,8 @@ def require_package() -> None:
 
 
 def test_fused_kernels_give_the_losses_and_gradients_of_the_models_own() -> None:
-    """By Triton's interpreter, without a GPU. In float32 the order of sums is all that differs, a few units of 6e-8. In
-    bfloat16 both round alike but for intermediate values that only one of them stores, so they may differ by no more than
-    what bfloat16 itself costs. Each of two models is of its own: were the second one's classes replaced with the first's,
-    nothing would differ at all.
+    """By Triton's interpreter, without a GPU: in float32 the order of sums is all that differs, a few units of 6e-8 in each
+    of some ten operations. That anything differs says that the second model, of the same kind, kept its own.
     """
     require_package()
     done = subprocess.run(
@@ -38,12 +37,11 @@ def test_fused_kernels_give_the_losses_and_gradients_of_the_models_own() -> None
         capture_output=True,
         text=True,
         check=False,
+        cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    single, half, rounding = found["torch.float32"], found["torch.bfloat16"], found["rounding"]
-    assert 0 < single["gradient"] < 1e-5 and single["loss"] < 1e-6
-    assert half["gradient"] <= rounding["gradient"] and half["loss"] <= rounding["loss"]
+    assert 0 < found["gradient"] < 1e-5 and found["loss"] < 1e-6
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
