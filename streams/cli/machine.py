@@ -56,7 +56,9 @@ def status_command(home: Home, as_json: bool) -> None:
             waiting = "1 window waits" if one.waiting == 1 else f"{one.waiting:,} windows wait"
             suggest(f"  training  {waiting}: mailtide plan{named}")
         if one.champion is None:
-            click.echo("  champion  none yet, the bare base answers")
+            made = settings.model.base != "builtin" or any(home.base(one.mailbox, "x").parent.glob("*/base.json"))
+            answers = "the bare base answers" if made else "mail is quoted until a run makes the base"
+            click.echo(f"  champion  none, {answers}")
         else:
             click.echo(f"  champion  {one.champion}, since {one.champion_since:%Y-%m-%d %H:%M} UTC")
         for target in (each for each in deployed if each.mailbox == one.mailbox):
