@@ -104,6 +104,7 @@ REFUSED = {
     "parse missing": (("parse", "/no/such/file"), 2, "/no/such/file"),
     "parse folder": (("parse", "{folder}"), 2, "{folder}"),
     "sql empty": (("sql", ""), 2, "0 statements"),
+    "sql column": (("sql", "SELECT windo_idx FROM messages"), 2, 'sql "DESCRIBE messages"`'),
     "sql nonsense": (("sql", "selec 1"), 2, "syntax error"),
     "sql two": (("sql", "SELECT 1; DROP TABLE chunk_rows"), 2, "2 statements"),
     "sql writes": (("sql", "DROP TABLE chunk_rows"), 2, "type DROP is refused"),

@@ -71,9 +71,10 @@ def sql_command(home: Home, query: str, limit: int, seconds: float, as_json: boo
         try:
             result = store.answer_sql(query, row_limit=limit, seconds=seconds)
         except UsageError as error:
-            raise UsageError(
-                error.message, hint=error.hint or f"give one SELECT over the views {', '.join(VIEWS)}"
-            ) from error
+            hint = f"give one SELECT over the views {', '.join(VIEWS)}"
+            if "olumn" in error.message:
+                hint = """list a view's columns with `mailtide sql "DESCRIBE messages"`"""
+            raise UsageError(error.message, hint=error.hint or hint) from error
     if as_json:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
     else:
