@@ -78,8 +78,8 @@ def lineage_command(
     else:
         _tell_line(line)
         if messages:
-            rows = [(one.message_key, one.chunk_id, one.adapter_id, one.role, one.times, one.as_context) for one in taught]
-            print_table(("message", "chunk", "trained by", "as", "times", "as context only"), rows)
+            read = [(one.message_key, one.chunk_id, one.adapter_id, one.role, one.times, one.as_context) for one in taught]
+            print_table(("message", "chunk", "trained by", "as", "times", "as context only"), read)
 
 
 def _tell_line(line: Lineage) -> None:
