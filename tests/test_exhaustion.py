@@ -39,7 +39,7 @@ def observe(progress):
     if progress.step == "train" and progress.done == LIMITED_AT and not limited:
         limited.append(True)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        batch = int(progress.text.split()[-2]) // progress.done  # tokens so far, of so many like batches
+        batch = int(progress.text.split()[-2].replace(",", "")) // progress.done  # tokens so far, of so many like batches
         most = pages * resource.getpagesize() + round(SPARE * batch * VOCABULARY * 4)
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
     if progress.step == "replies":  # what writing and measuring replies imports is no concern of a batch's memory
