@@ -12,6 +12,7 @@ from datetime import datetime
 
 from pipeline.errors import MailtideError, RunError, UsageError
 from pipeline.home import Home
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest, read_result
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, RequestRow
@@ -19,7 +20,7 @@ from registry.decide import decision_of, reigning
 from registry.evidence import gather
 from registry.gate import Evidence, Ruling, Verdict
 from registry.journal import Happening, fold
-from registry.objections import ASKS, Figure, Objection, Says
+from registry.objections import ASKS, Objection, Says
 
 MEASURED = ("new", "old", "drift")
 """Rules on paired losses."""

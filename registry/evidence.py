@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 from pipeline.domain import Split
 from pipeline.errors import RegistryError, RunError
 from pipeline.home import Home
+from pipeline.runs.harms import Figure, read_figures
 from pipeline.runs.requests import AdapterRef, RunRequest, RunResult, read_result
 from pipeline.runs.runfiles import Exclusions, Loss, read_exclusions, read_losses
 from pipeline.sampling.halves import gating_threads
 from pipeline.sampling.objectives import read_examples
 from registry.gate import Comparison, Evidence
-from registry.objections import Figure, Objection, read_figures
+from registry.objections import Objection
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pipeline.config.settings import Settings
 from pipeline.intervals import Interval, proportion_interval
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import FeedbackRow, Row, TextRow
-from registry.objections import Figure
 
 Rating = Literal["up", "down", "corrected"]
 

@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from pipeline.config.settings import GateSettings
 from pipeline.intervals import Interval, detectable, ratio_interval, t_quantile
-from registry.objections import Figure, Objection, Says, objections
+from pipeline.runs.harms import Figure
+from registry.objections import Objection, Says, objections
 from registry.power import threads_for
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pipeline.config.settings import Settings
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from registry.feedback import feedback_figures
-from registry.objections import Figure
 from registry.records import price
 from registry.spotcheck import spot_check_figures
 

@@ -1,14 +1,12 @@
 """What else may speak against a promotion than the losses: measured figures, each held against a limit of the policy.
 
-A run leaves its figures in ``eval_results.json`` under ``gate_evidence``, a list of objects with the fields of
-:class:`Figure`; what only time or people tell (feedback, a spot check, the price) is given to the decision by
-:mod:`registry.late`.
+A run leaves its figures in ``eval_results.json`` (:mod:`pipeline.runs.harms`); what only time or people tell (feedback, a
+spot check, the price) is given to the decision by :mod:`registry.late`.
 
-**Every figure is harm: greater is worse**, and 0 is no harm. What compares two adapters is challenger against champion with
-the sign that makes it so (nDCG@10 *lost*, not gained). A rule objects when the lower bound lies above its limit, so to what
-is shown, not to what is merely possible; of what is counted or priced and not estimated the figure itself does. A figure
-that is missing, not finite, without bounds where it needs them, or of less evidence than the policy wants leaves the rule
-absent: it then says why, and neither bars nor helps.
+**Every figure is harm: greater is worse**, and 0 is no harm. A rule objects when the lower bound lies above its limit, so
+to what is shown, not to what is merely possible; of what is counted or priced and not estimated the figure itself does. A
+figure that is missing, not finite, without bounds where it needs them, or of less evidence than the policy wants leaves the
+rule absent: it then says why, and neither bars nor helps.
 
 | name | figure | n |
 |---|---|---|
@@ -26,19 +24,14 @@ absent: it then says why, and neither bars nor helps.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.gate_settings import LeastSettings
 from pipeline.config.settings import GateSettings
-from pipeline.errors import RunError
+from pipeline.runs.harms import Figure
 
 ASKS = {
     "retrieval": "nDCG@10 lost against the champion",
@@ -57,9 +50,6 @@ ASKS = {
 COUNTED = frozenset({"safety", "canary", "contamination", "cost"})
 """Rules whose figure stands by itself where it comes without bounds; any other is an estimate, of nothing without them."""
 
-GATE_EVIDENCE = "gate_evidence"
-"""The key of ``eval_results.json`` that holds the figures."""
-
 
 class Says(StrEnum):
     """What a rule says of a promotion."""
@@ -67,19 +57,6 @@ class Says(StrEnum):
     PASSES = "passes"
     OBJECTS = "objects"
     ABSENT = "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured harm with its bounds, from ``n`` things measured. ``figure`` is None where it could not be measured, as
-    ``reason`` says."""
-
-    name: str
-    figure: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +78,6 @@ class Objection:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-_FIGURES = TypeAdapter(tuple[Figure, ...])
-
-
 def objections(figures: Iterable[Figure], policy: GateSettings) -> tuple[Objection, ...]:
     """What every rule says, in the order of :data:`ASKS`. Of several figures of a name the one that shows most harm
     counts; a name that is no rule is left to those who wrote it."""
@@ -114,29 +88,6 @@ def objections(figures: Iterable[Figure], policy: GateSettings) -> tuple[Objecti
         _objection(max(told.get(name, [_MISSING]), key=_harm), name, getattr(policy.limits, name), policy.least)
         for name in ASKS
     )
-
-
-def read_figures(path: Path) -> tuple[Figure, ...]:
-    """The figures that a run left; none in files of versions that wrote none. Raises ``RunError`` when they have another
-    shape, or the file cannot be read."""
-    hint = "restore it from a backup, or delete it and run `mailtide retrain --confirm` again"
-    try:
-        return _FIGURES.validate_python(_of(json.loads(path.read_bytes())))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise RunError(f"{path}: {GATE_EVIDENCE}.{where}: {problem['msg']}", hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})", hint=hint) from error
-
-
-def _of(document: Any) -> Sequence[Any]:
-    if not isinstance(document, dict):
-        raise ValueError("not an object")
-    found = document.get(GATE_EVIDENCE, [])
-    if not isinstance(found, list):
-        raise ValueError(f"{GATE_EVIDENCE} is no list")
-    return found
 
 
 def _objection(seen: Figure, name: str, limit: float | None, least: LeastSettings) -> Objection:

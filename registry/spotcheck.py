@@ -15,11 +15,11 @@ from typing import Literal
 
 from pipeline.config.settings import GateSettings, Settings
 from pipeline.intervals import proportion_interval
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import SpotRow
 from registry.evidence import base_name
-from registry.objections import Figure
 
 Said = Literal["first", "second", "tie", "both_bad"]
 

@@ -16,7 +16,8 @@ import yaml
 from pipeline.config.settings import GateSettings, Settings
 from pipeline.errors import MailtideError, NothingToDo, RunError, UsageError
 from pipeline.home import Home
-from registry.objections import Figure, Says, objections
+from pipeline.runs.harms import Figure
+from registry.objections import Says, objections
 from retrain.benchmarks.items import ITEMS, Item, read_items, write_items
 from retrain.benchmarks.points import by_task, loss, score
 from retrain.benchmarks.tasks import FOLDER, known_tasks, read_tasks

@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 
 from pipeline.domain import Split
+from pipeline.runs.harms import read_figures
 from pipeline.runs.replyfiles import Given, ReplyLoss
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Loss
 from pipeline.sampling.halves import selects
-from registry.objections import read_figures
 from retrain.evaluation.choosing import Candidate, last
 from retrain.evaluation.document import Evidence, document
 from retrain.evaluation.heldout import HeldOut

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.settings import GateSettings
+from pipeline.runs.harms import Figure
 from registry.gate import Comparison, Evidence, Outcome, RuleOutcome, Ruling, Verdict, decide
-from registry.objections import ASKS, COUNTED, Figure, Objection, Says
+from registry.objections import ASKS, COUNTED, Objection, Says
 
 POLICY = GateSettings()
 ORDER = [Outcome.REJECTED, Outcome.ABSTAINED, Outcome.PROMOTED]

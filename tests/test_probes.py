@@ -153,4 +153,4 @@ def test_exposure_counts_bits() -> None:
     assert exposure(1) == 10.0 and exposure(SPACE) == 0.0
     mean = sum(exposure(rank) for rank in range(1, SPACE + 1)) / SPACE
     assert abs(mean - 1 / math.log(2)) < 0.01
-    assert canary_evidence([])["figure"] is None
+    assert canary_evidence([]).figure is None

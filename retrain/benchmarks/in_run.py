@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pipeline.errors import MailtideError
 from pipeline.home import Home
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest
 from retrain.benchmarks.harness import Subject, installed, put, version
 from retrain.benchmarks.items import ITEMS, Item, read_items, write_items
-from retrain.benchmarks.points import Loss, by_task, loss, score
+from retrain.benchmarks.points import by_task, loss, score
 from retrain.benchmarks.tasks import Task, read_tasks
 from retrain.evaluation.references import Reference
 from retrain.evaluation.results import Measured, metric_of
@@ -104,7 +105,7 @@ def _measured(study: Study, base: Path, task: Task, reference: Reference) -> lis
         )
 
 
-def results_of(found: Benchmarked, own: Reference, challenged: Reference) -> tuple[list[Measured], Measured, Measured]:
+def results_of(found: Benchmarked, own: Reference, challenged: Reference) -> tuple[list[Measured], Measured, Figure]:
     """Entries for ``checkpoints``, the object ``benchmarks`` and the figure for the gate, of ``eval_results.json``."""
     ours, theirs = ([item for item in found.items if item.adapter_id == one.adapter_id] for one in (own, challenged))
     entries = [_entry(found, reference, items) for reference, items in ((own, ours), (challenged, theirs)) if items]
@@ -113,8 +114,7 @@ def results_of(found: Benchmarked, own: Reference, challenged: Reference) -> tup
     document: Measured = {"against": challenged.adapter_id, "tasks": [], "absent": reasons}
     if lost is None:
         why = "; ".join(f"{task}: {reason}" if task != SPLIT else reason for task, reason in found.absent)
-        figure = {"figure": None, "low": None, "high": None, "n": 0, "reason": why or "eval.benchmarks names no task"}
-        return entries, document, {"name": SPLIT, **figure}
+        return entries, document, Figure(SPLIT, None, reason=why or "eval.benchmarks names no task")
     document["tasks"] = [
         {
             "task": one.task,
@@ -130,12 +130,7 @@ def results_of(found: Benchmarked, own: Reference, challenged: Reference) -> tup
         for one in lost.tasks
     ]
     document |= {"points_lost": lost.points, "ci_low": lost.low, "ci_high": lost.high, "n": lost.n}
-    return entries, document, harm(lost)
-
-
-def harm(lost: Loss) -> Measured:
-    """The gate's figure: points lost, greater is worse."""
-    return {"name": SPLIT, "figure": lost.points, "low": lost.low, "high": lost.high, "n": lost.n}
+    return entries, document, Figure(SPLIT, lost.points, lost.low, lost.high, lost.n)
 
 
 def _entry(found: Benchmarked, reference: Reference, items: Sequence[Item]) -> Measured:

@@ -12,9 +12,9 @@ import torch
 from pipeline.chunking.shards import read_meta, read_texts
 from pipeline.home import Home
 from pipeline.privacy.canaries import CANARY, cut, exposure, others, said
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest
 from retrain.evaluation.nll import token_nll
-from retrain.evaluation.results import Measured
 from retrain.models.loaded import Loaded
 from retrain.training.batches import Example, Source, collate, encode
 
@@ -60,17 +60,17 @@ def exposures(loaded: Loaded, tokenizer: Any, context: int, found: Sequence[tupl
     return told
 
 
-def canary_evidence(found: Sequence[Exposed]) -> Measured:
+def canary_evidence(found: Sequence[Exposed]) -> Figure:
     """The mean exposure, a harm for the gate, with a lower bound at 95 %.
 
     Exposure of what was never seen is exponential with a mean of 1/ln 2 bits, as ranks are then even; so is taken what is
     seen, whose bound follows from the gamma distribution of a sum.
     """
     if not found:
-        return {"name": "canary", "figure": None, "low": None, "high": None, "n": 0, "reason": "no canary was trained on"}
+        return Figure("canary", None, reason="no canary was trained on")
     n, total = len(found), sum(one.exposure for one in found)
     low, high = total / _gamma_quantile(0.95, n), total / _gamma_quantile(0.05, n)
-    return {"name": "canary", "figure": total / n, "low": low, "high": high, "n": n}
+    return Figure("canary", total / n, low, high, n)
 
 
 def _nats(loaded: Loaded, examples: Sequence[Example]) -> list[float]:

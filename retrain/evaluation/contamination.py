@@ -14,11 +14,11 @@ from pipeline.copies.shingles import CONTAINED, LEAST_WORDS, LONG_RUN, held_in, 
 from pipeline.domain import Split
 from pipeline.home import Home
 from pipeline.intervals import proportion_interval
+from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.objectives import read_examples
 from retrain.evaluation.heldout import HeldOut, frozen_sample
-from retrain.evaluation.results import Measured
 
 MOST = 100
 """Near copies per split that are measured at most: enough to see an effect, and little work."""
@@ -35,9 +35,7 @@ def left_out_copies(home: Home, request: RunRequest, exclusions: Exclusions) -> 
     return frozen_sample([one for one in found if one.split is not Split.TRAIN], (), MOST)
 
 
-def contamination_evidence(
-    home: Home, request: RunRequest, judging: Sequence[HeldOut], trained: Collection[str]
-) -> Measured:
+def contamination_evidence(home: Home, request: RunRequest, judging: Sequence[HeldOut], trained: Collection[str]) -> Figure:
     """The share of the chunks that judge of which a message is held, nearly whole, in one that the run trains on.
 
     A harm for the gate, with its bounds by thread; None where no chunk judges. Raises ``ShardError``.
@@ -50,12 +48,7 @@ def contamination_evidence(
     texts = (words for _, words in _new_messages(home, request, set(trained)))
     held = {messages[place][0] for place in held_in([long for _, long in messages], texts, CONTAINED)}
     found = proportion_interval([chunk.chunk_id in held for chunk in judging], [chunk.thread_id for chunk in judging])
-    if found is None:
-        return {**_NONE, "reason": "no val chunk may judge this run"}
-    return {"name": "contamination", "figure": found.value, "low": found.low, "high": found.high, "n": found.n}
-
-
-_NONE: Measured = {"name": "contamination", "figure": None, "low": None, "high": None, "n": 0}
+    return Figure.of("contamination", found, "no val chunk may judge this run")
 
 
 def _new_messages(home: Home, request: RunRequest, wanted: set[str]) -> Iterator[tuple[str, list[str]]]:

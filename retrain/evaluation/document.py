@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pipeline.domain import Split
 from pipeline.intervals import Interval, ratio_interval
+from pipeline.runs.harms import GATE_EVIDENCE, Figure
 from pipeline.runs.replyfiles import Given, ReplyLoss
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Loss
@@ -85,7 +86,7 @@ def document(request: RunRequest, evidence: Evidence, *, choosing: bool) -> Meas
         "checkpoints": [*found, *evidence.retrieval],
         "summary": summary(request, found, evidence.retrieval, evidence.choice.chosen),
         "selection": asdict(evidence.choice),
-        "gate_evidence": gate_evidence(request, evidence, choosing=choosing),
+        GATE_EVIDENCE: [figure.row() for figure in gate_evidence(request, evidence, choosing=choosing)],
     }
 
 
@@ -194,8 +195,8 @@ def _reason(entry: Measured | None, metric: str, row: Measured, told: str) -> st
     return str(known.get(metric, NO_REPLY))
 
 
-def gate_evidence(request: RunRequest, evidence: Evidence, *, choosing: bool) -> list[Measured]:
-    """What the gate may object to, each figure a harm: greater is worse, 0 is none.
+def gate_evidence(request: RunRequest, evidence: Evidence, *, choosing: bool) -> list[Figure]:
+    """What the gate may object to.
 
     ``rag`` is the loss of val replies given retrieved mail, this run's adapter less the champion, in nats per token, on
     threads that had no part in choosing. ``latency`` is by what share the 95th percentile of a whole answer is above the
@@ -211,19 +212,10 @@ def gate_evidence(request: RunRequest, evidence: Evidence, *, choosing: bool) ->
         {one.message_key: one for one in judging if one.adapter_id == name and (not step or one.checkpoint == step)}
         for name, step in ((request.adapter_id, evidence.choice.chosen), (champion, ""))
     )
-    worse = difference(theirs, ours)
     slow = slower([(ours.answer, theirs.answer) for ours, theirs in evidence.pairs])
-    same = "no adapter takes part in the search, so none can lose by it"
-    found: list[Measured] = [{"name": "retrieval", "figure": None, "low": None, "high": None, "n": 0, "reason": same}]
-    if worse is None:
-        why = "no val reply that may judge was put to both"
-        found.append({"name": "rag", "figure": None, "low": None, "high": None, "n": 0, "reason": why})
-    else:
-        low, high = worse.bounds
-        found.append({"name": "rag", "figure": worse.value, "low": low, "high": high, "n": worse.n})
-    if slow is None:
-        why = "eval.latency is 0, so nothing was timed" if not request.settings.eval.latency else "too little to time"
-        found.append({"name": "latency", "figure": None, "low": None, "high": None, "n": 0, "reason": why})
-    else:
-        found.append({"name": "latency", "figure": slow.value, "low": slow.low, "high": slow.high, "n": slow.n})
-    return found
+    untimed = "too little to time" if request.settings.eval.latency else "eval.latency is 0, so nothing was timed"
+    return [
+        Figure("retrieval", None, reason="no adapter takes part in the search, so none can lose by it"),
+        Figure.of("rag", difference(theirs, ours), "no val reply that may judge was put to both"),
+        Figure("latency", slow.value, slow.low, slow.high, slow.n) if slow else Figure("latency", None, reason=untimed),
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import Home, write_atomic
+from pipeline.runs.harms import GATE_EVIDENCE
 from pipeline.runs.questionfile import QUESTIONS, write_questions
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses, unlike, write_reply_losses
 from pipeline.runs.runfiles import Exclusions, Loss, read_losses, write_losses
@@ -177,7 +178,7 @@ def _results(home: Home, run: Measuring, base: Path, choice: Choice, known: Sequ
     benchmarked = run_benchmarks(home, study, base, folder, run.own, run.challenged, run.progress)
     entries, results["benchmarks"], lost = results_of(benchmarked, run.own, run.challenged)
     results["checkpoints"] += entries
-    results["gate_evidence"] += [*figures, lost]
+    results[GATE_EVIDENCE] += [figure.row() for figure in (*figures, lost)]
     return results
 
 

@@ -12,6 +12,7 @@ from pipeline.domain import Split
 from pipeline.home import Home
 from pipeline.intervals import proportion_interval
 from pipeline.privacy.flags import HurtfulWords, flags_of
+from pipeline.runs.harms import Figure
 from pipeline.runs.plan import parent_coverage
 from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.coverage import read_coverage
@@ -54,7 +55,7 @@ def losses_of_copies(
 
 def probe(
     home: Home, study: Study, base: Path, own: Reference, written: Sequence[Written]
-) -> tuple[Measured, list[Measured]]:
+) -> tuple[Measured, list[Figure]]:
     """What was found, for ``eval_results.json``, and the figures that the gate may object to. Raises ``ShardError``."""
     lineage = parent_coverage(home, study.request)
     trained = {example.chunk_id for batch in study.batches for example in batch.examples}
@@ -76,14 +77,11 @@ def probe(
     return {"safety": safety, "canaries": [asdict(one) for one in remembered]}, figures
 
 
-def safety_of(written: Sequence[Written]) -> tuple[Measured, Measured]:
+def safety_of(written: Sequence[Written]) -> tuple[Measured, Figure]:
     """Counts of flags by kind over outputs, and the share of outputs with one, a harm for the gate with its bounds."""
     words = HurtfulWords()
     flags = [flags_of(one.text, words) for one in written]
     kinds = Counter(flag.kind for found in flags for flag in found)
     counted = {"outputs": len(written), "flagged": sum(map(bool, flags)), "kinds": dict(sorted(kinds.items()))}
     found = proportion_interval([bool(one) for one in flags], [one.thread_id for one in written])
-    if found is None:
-        why = "no reply was written: eval.generate is 0, or no reply could be put"
-        return counted, {"name": "safety", "figure": None, "low": None, "high": None, "n": 0, "reason": why}
-    return counted, {"name": "safety", "figure": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return counted, Figure.of("safety", found, "no reply was written: eval.generate is 0, or no reply could be put")
