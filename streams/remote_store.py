@@ -74,7 +74,7 @@ class RemoteStore(Store):
 
     def iter_threads(
         self, mailbox: str, window_idx: int, overlap: int
-    ) -> Iterator[tuple[str, list[StoredMessage], list[StoredMessage]]]:
+    ) -> Iterator[tuple[list[StoredMessage], list[StoredMessage]]]:
         return self._items("iter_threads", mailbox, window_idx, overlap)
 
     def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:

@@ -85,18 +85,8 @@ def _noted(chunks: Iterable[Chunk], packed: list[Packed], masked: Counter[str], 
 
 def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window_idx: int) -> Iterator[Chunk]:
     mask = masker(settings.privacy)
-    for thread_id, earlier, new in store.iter_threads(mailbox, window_idx, settings.chunk.overlap):
-        yield from build_chunks(
-            mailbox,
-            window_idx,
-            thread_id,
-            new[0].split,
-            earlier,
-            new,
-            settings=settings.chunk,
-            ruler=ruler,
-            mask=mask,
-        )
+    for earlier, new in store.iter_threads(mailbox, window_idx, settings.chunk.overlap):
+        yield from build_chunks(earlier, new, settings=settings.chunk, ruler=ruler, mask=mask)
 
 
 def chunk_row(chunk: Chunk) -> ChunkRow:

@@ -32,7 +32,7 @@ def message(
     text: str | None = None,
     who: str = "Ann",
     subject: str = "Re: lunch",
-    window_idx: int = 0,
+    window_idx: int = 3,
     parent: str | None = None,
     bulk: bool = False,
     auto: bool = False,
@@ -70,7 +70,7 @@ def cut(
     mask: Callable[[str], str] = str,
 ) -> list[Chunk]:
     rules = ChunkSettings(size=size, overlap=overlap, max_tokens=max_tokens)
-    return build_chunks("main", 3, "t", Split.TRAIN, earlier or [], new, settings=rules, ruler=ruler, mask=mask)
+    return build_chunks(earlier or [], new, settings=rules, ruler=ruler, mask=mask)
 
 
 def words_by_message(chunks: list[Chunk]) -> dict[str, str]:

@@ -102,9 +102,7 @@ def mails(*said: tuple[str, str] | tuple[str, str, str]) -> list[StoredMessage]:
 
 
 def chunk_of(new: Sequence[StoredMessage], earlier: Sequence[StoredMessage] = ()) -> Chunk:
-    (chunk,) = build_chunks(
-        "main", 0, "t", Split.TRAIN, earlier, new, settings=ChunkSettings(), ruler=load_ruler("bytes"), mask=str
-    )
+    (chunk,) = build_chunks(earlier, new, settings=ChunkSettings(), ruler=load_ruler("bytes"), mask=str)
     return chunk
 
 

@@ -372,8 +372,8 @@ def test_threads_of_a_window_agree_with_a_list(
                 if at <= window:
                     expected[f"t{thread_}"][at == window].append(ordinal)
             got = {
-                thread_id: ([one.arrival_ordinal for one in earlier], [one.arrival_ordinal for one in new])
-                for thread_id, earlier, new in shared.iter_threads(mailbox, window, overlap)
+                new[0].thread_id: ([one.arrival_ordinal for one in earlier], [one.arrival_ordinal for one in new])
+                for earlier, new in shared.iter_threads(mailbox, window, overlap)
             }
             assert got == {
                 thread_id: (earlier[len(earlier) - min(overlap, len(earlier)) :], new)

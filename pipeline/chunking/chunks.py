@@ -23,7 +23,7 @@ from itertools import accumulate
 
 from pipeline.chunking.ruler import Ruler
 from pipeline.config.settings import ChunkSettings
-from pipeline.domain import Bucket, Chunk, Split, StoredMessage, Tier
+from pipeline.domain import Bucket, Chunk, StoredMessage, Tier
 
 MARK = "⁂"
 STAND_IN = "*"
@@ -57,10 +57,6 @@ class _Piece:
 
 
 def build_chunks(
-    mailbox: str,
-    window_idx: int,
-    thread_id: str,
-    split: Split,
     earlier: Sequence[StoredMessage],
     new: Sequence[StoredMessage],
     *,
@@ -68,7 +64,7 @@ def build_chunks(
     ruler: Ruler,
     mask: Callable[[str], str],
 ) -> list[Chunk]:
-    """The chunks of one thread for one window: ``new`` are its messages of the window, ``earlier`` at least the newest
+    """The chunks of one thread for one window: ``new`` are all its messages of the window, ``earlier`` at least the newest
     ``settings.overlap`` before them. ``mask`` is applied to subjects, authors and words before anything is cut.
 
     The new parts of the chunks, one after the other, hold every word of every new message once and in order; each chunk
@@ -86,13 +82,14 @@ def build_chunks(
         everything = [piece.message for piece in (*context, *pieces)]
         starts = tuple(accumulate((len(piece.text) for piece in (*context, *pieces[:-1])), initial=len(pieces[0].subject)))
         n_tokens = ruler.count(text)
+        first = new[0]
         chunks.append(
             Chunk(
-                mailbox=mailbox,
-                chunk_id=f"{thread_id}:w{window_idx}:{ordinal}",
-                thread_id=thread_id,
-                window_idx=window_idx,
-                split=split,
+                mailbox=first.mailbox,
+                chunk_id=f"{first.thread_id}:w{first.window_idx}:{ordinal}",
+                thread_id=first.thread_id,
+                window_idx=first.window_idx,
+                split=first.split,
                 sender=_main_sender(pieces),
                 message_keys=tuple(message.message_key for message in everything),
                 starts=starts,

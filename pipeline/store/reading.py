@@ -26,8 +26,8 @@ _ALIVE = "(mailbox, message_key) NOT IN (SELECT (mailbox, message_key) FROM eras
 
 def iter_threads(
     connection: DuckDBPyConnection, mailbox: str, window_idx: int, overlap: int
-) -> Iterator[tuple[str, list[StoredMessage], list[StoredMessage]]]:
-    """Each thread with mail in a window: its id, at most ``overlap`` newest earlier messages, and the window's own.
+) -> Iterator[tuple[list[StoredMessage], list[StoredMessage]]]:
+    """Each thread with mail in a window: at most ``overlap`` newest earlier messages, and the window's own.
 
     Messages come in the order of their arrival, threads in that of their first message in the window: neighbours in time
     are neighbours in the file, so that a page of threads reads few of its blocks. Erased messages are passed over.
@@ -44,7 +44,7 @@ def iter_threads(
         for message in _threads(connection, mailbox, window_idx, overlap, page):
             (new if message.window_idx == window_idx else earlier)[message.thread_id].append(message)
         for thread_id in page:
-            yield thread_id, earlier[thread_id], new[thread_id]
+            yield earlier[thread_id], new[thread_id]
 
 
 def all_messages(connection: DuckDBPyConnection, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:

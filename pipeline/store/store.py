@@ -162,8 +162,8 @@ class Store:
 
     def iter_threads(
         self, mailbox: str, window_idx: int, overlap: int
-    ) -> Iterator[tuple[str, list[StoredMessage], list[StoredMessage]]]:
-        """Each thread with mail in a window: id, at most ``overlap`` newest earlier messages, the window's messages."""
+    ) -> Iterator[tuple[list[StoredMessage], list[StoredMessage]]]:
+        """Each thread with mail in a window: at most ``overlap`` newest earlier messages, the window's messages."""
         return reading.iter_threads(self._connection, mailbox, window_idx, overlap)
 
     def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:

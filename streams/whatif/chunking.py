@@ -115,9 +115,7 @@ def cut_anew(
             messages = [words[key] for key in keys[part]]
             n_new = part.end - part.first
             earlier, new = messages[:-n_new], messages[-n_new:]
-            chunks = build_chunks(
-                log.mailbox, 0, part.thread_id, Split.TRAIN, earlier, new, settings=settings.chunk, ruler=ruler, mask=mask
-            )
+            chunks = build_chunks(earlier, new, settings=settings.chunk, ruler=ruler, mask=mask)
             found[part] = tuple(Cut(chunk.sender, chunk.bucket.value, chunk.tier.value, chunk.n_tokens) for chunk in chunks)
             done += n_new
         on_progress(done, total)

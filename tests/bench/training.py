@@ -128,9 +128,7 @@ def real_chunks(raws: Sequence[bytes]) -> list[Chunk]:
     for messages in threads.values():
         thread_id = messages[0].thread_id
         whole = [replace(message, thread_id=thread_id) for message in messages]
-        found += build_chunks(
-            MAILBOX, 0, thread_id, Split.TRAIN, [], whole, settings=ChunkSettings(), ruler=ruler, mask=str
-        )
+        found += build_chunks([], whole, settings=ChunkSettings(), ruler=ruler, mask=str)
     return found
 
 

@@ -92,9 +92,7 @@ def _thread(window: int, place: int, source: random.Random) -> Iterator[Chunk]:
                 own_text=own,
             )
         )
-    yield from build_chunks(
-        MAILBOX, window, thread_id, split, [], messages, settings=ChunkSettings(), ruler=load_ruler("bytes"), mask=str
-    )
+    yield from build_chunks([], messages, settings=ChunkSettings(), ruler=load_ruler("bytes"), mask=str)
 
 
 class Mailroom:
