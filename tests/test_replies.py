@@ -31,7 +31,7 @@ from retrain.models.base import learn_tokenizer
 from retrain.run import execute
 from retrain.training.batches import IGNORED, Example, collate
 from retrain.training.dialogues import Template
-from retrain.training.replies import ReplyEncoder, told_of
+from retrain.training.replies import ReplyEncoder, dialogue_of
 from tests.support.lineage import sender_key
 from tests.support.mailroom import PEOPLE, TINY, Mailroom, letters, tiny_settings
 
@@ -108,7 +108,7 @@ def chunk_of(new: Sequence[StoredMessage], earlier: Sequence[StoredMessage] = ()
 
 def encoded(chunk: Chunk, name: str = "plain", context: int = 4096) -> Example:
     row = {key: getattr(chunk, key) for key in ("chunk_id", "starts", "authors", "tiers", "n_context")}
-    (example,) = ReplyEncoder(tokenizer(), template(name), context).encode([told_of(row, chunk.text, KEYS)])
+    (example,) = ReplyEncoder(tokenizer(), template(name), context).encode([dialogue_of(row, chunk.text, KEYS)])
     return example
 
 

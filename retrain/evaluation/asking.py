@@ -25,7 +25,7 @@ from retrain.training.batches import AS_WRITTEN, Example
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class Trial:
     """One reply given one thing: ``mails`` are the keys read before it, ``example`` what the model sees, by its digest."""
 
     reply: Mail
@@ -100,7 +100,7 @@ class Asking:
         """Whether the reply leaves at least half of the context to what is read before it."""
         return 0 < len(self._tokens(reply.words)) <= self._context // 2
 
-    def put(self, reply: Mail, given: Given, mails: Sequence[Mail]) -> Put:
+    def put(self, reply: Mail, given: Given, mails: Sequence[Mail]) -> Trial:
         """The reply after ``mails``, which are cut to share the room that it leaves."""
         subject, lead, words = (self._tokens(text) for text in (f"Subject: {reply.subject}\n", reply.lead, reply.words))
         free = self._context - max(len(words), self._reserve)
@@ -111,7 +111,7 @@ class Asking:
         ids = (*before, *words)
         digest = hashlib.sha256(f"{len(before)}:{','.join(map(str, ids))}".encode()).hexdigest()
         example = Example(digest, ids, max(1, len(before)), len(reply.words.encode()))
-        return Put(reply, given, tuple(mail.key for mail in mails), example)
+        return Trial(reply, given, tuple(mail.key for mail in mails), example)
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, **AS_WRITTEN)["input_ids"])

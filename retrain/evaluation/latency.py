@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtr
 
-from retrain.evaluation.asking import Put
+from retrain.evaluation.asking import Trial
 from retrain.models.pen import Timed
 
 RESAMPLES = 4_000
@@ -31,7 +31,7 @@ class Quantile:
 
 
 def in_turn(
-    put: Sequence[Put], pairs: int, first: Callable[[Put], Timed], second: Callable[[Put], Timed]
+    put: Sequence[Trial], pairs: int, first: Callable[[Trial], Timed], second: Callable[[Trial], Timed]
 ) -> list[tuple[Timed, Timed]]:
     """``pairs`` answers of each, on the prompts of ``put`` over and over. One pair before them warms both up."""
     first(put[0]), second(put[0])

@@ -18,7 +18,7 @@ from pipeline.runs.runfiles import Exclusions, Loss, read_losses, write_losses
 from pipeline.runs.selection import parse_thresholds, parse_weights
 from pipeline.sampling.halves import selects
 from retrain.benchmarks.in_run import results_of, run_benchmarks
-from retrain.evaluation.asking import Put
+from retrain.evaluation.asking import Trial
 from retrain.evaluation.choosing import Candidate, Choice, choose, last, parts_of
 from retrain.evaluation.document import Evidence, document
 from retrain.evaluation.latency import in_turn
@@ -103,8 +103,8 @@ class Measuring:
             return []
         self._say("replies", 0, pairs, "timed")
 
-        def timing(reference: Reference) -> Callable[[Put], Timed]:
-            def answer(one: Put) -> Timed:
+        def timing(reference: Reference) -> Callable[[Trial], Timed]:
+            def answer(one: Trial) -> Timed:
                 with self.study.serving(reference):
                     return self.questions.pen.time(one.prompt)
 

@@ -11,7 +11,7 @@ from pipeline.home import Home, private_dir
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses, write_reply_losses
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions
-from retrain.evaluation.asking import Asking, Put, choose_replies, given_mails
+from retrain.evaluation.asking import Asking, Trial, choose_replies, given_mails
 from retrain.evaluation.losses import EVAL_VERSION
 from retrain.evaluation.writing import WRITTEN, Written, read_written, write_replies, write_written
 from retrain.models.model import load_tokenizer
@@ -36,17 +36,17 @@ class Questions:
 
     mails: tuple[Mail, ...]
     index: Bm25Index
-    put: tuple[Put, ...]
+    put: tuple[Trial, ...]
     too_long: Mapping[Split, int]
     known: Mapping[Read, float]
     written: tuple[Written, ...]
     pen: Pen
     most: int
 
-    def of(self, *splits: Split) -> list[Put]:
+    def of(self, *splits: Split) -> list[Trial]:
         return [one for one in self.put if one.reply.split in splits]
 
-    def to_write(self, split: Split) -> list[Put]:
+    def to_write(self, split: Split) -> list[Trial]:
         """Those given what was retrieved, lowest hash first."""
         return [one for one in self.of(split) if one.given is Given.RETRIEVED][: self.most]
 
@@ -58,7 +58,7 @@ def open_questions(home: Home, study: Study, exclusions: Exclusions, base: Path)
     index = index_of(mails)
     tokenizer = load_tokenizer(base)
     asking = Asking(tokenizer, study.context, settings.rag_tokens, settings.generate_tokens)
-    put: list[Put] = []
+    put: list[Trial] = []
     too_long: dict[Split, int] = {}
     for split in (Split.VAL, Split.TEST):
         chosen = choose_replies(mails, split, settings.max_replies, asking.fits)
@@ -78,7 +78,7 @@ def open_questions(home: Home, study: Study, exclusions: Exclusions, base: Path)
     )
 
 
-def ask(study: Study, questions: Questions, put: Sequence[Put], adapter_id: str, checkpoint: str) -> list[ReplyLoss]:
+def ask(study: Study, questions: Questions, put: Sequence[Trial], adapter_id: str, checkpoint: str) -> list[ReplyLoss]:
     """Losses of ``put`` under the model as it stands, in their order; what is known is not computed again."""
     nats = {
         digest: nll for (name, step, digest), nll in questions.known.items() if (name, step) == (adapter_id, checkpoint)

@@ -23,7 +23,7 @@ from pipeline.sampling.halves import gating_threads
 from retrain.offline import TIED, keep_offline
 
 if TYPE_CHECKING:
-    from retrain.evaluation.asking import Put
+    from retrain.evaluation.asking import Trial
     from retrain.search.gold import Mail
 
 MOST_READ = 2_048
@@ -54,7 +54,7 @@ def make_sheet(home: Home, check: Check, known: Mapping[tuple[str, str], str], r
     tokenizer = load_tokenizer(folder)
     context = context_of(AutoConfig.from_pretrained(str(folder), local_files_only=True), check.model)
     asking = Asking(tokenizer, context, MOST_READ, check.tokens)
-    drawn: list[tuple[Mail, Put]] = []
+    drawn: list[tuple[Mail, Trial]] = []
     for query in asked:
         reply = mails[query.key]
         if len(drawn) < check.n and (judging is None or reply.thread_id in judging) and asking.fits(reply):
@@ -92,7 +92,7 @@ def _write_all(
     check: Check,
     folder: Path,
     tokenizer: Any,
-    puts: Sequence[Put],
+    puts: Sequence[Trial],
     written: dict[tuple[str, str], str],
     report: Report,
 ) -> None:

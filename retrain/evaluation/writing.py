@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import RunError
 from pipeline.parquet import read_table, write_table
-from retrain.evaluation.asking import Put
+from retrain.evaluation.asking import Trial
 from retrain.evaluation.text_metrics import METRICS, repetition
 from retrain.models.pen import Pen
 
@@ -55,7 +55,7 @@ class Written:
 
 
 def write_replies(
-    pen: Pen, put: Sequence[Put], adapter_id: str, checkpoint: str, known: Sequence[Written] = ()
+    pen: Pen, put: Sequence[Trial], adapter_id: str, checkpoint: str, known: Sequence[Written] = ()
 ) -> list[Written]:
     """A reply to each of ``put``, in their order; one that ``known`` holds is not written again."""
     have = {

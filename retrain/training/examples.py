@@ -15,7 +15,7 @@ from pipeline.home import Home
 from pipeline.runs.requests import RunRequest
 from retrain.training.batches import Example, Source, encode
 from retrain.training.dialogues import Template
-from retrain.training.replies import ReplyEncoder, told_of
+from retrain.training.replies import ReplyEncoder, dialogue_of
 
 COLUMNS = ("chunk_id", "new_from", "starts", "authors", "tiers", "n_context", "sha256")
 
@@ -55,7 +55,7 @@ class Reader:
             return encode(self.tokenizer, sources, self.context)
         template = Template.of(self.tokenizer, builtin=self.request.base.kind == "builtin")
         owner = frozenset(self.request.owner)
-        told = [told_of(row, texts[row["chunk_id"]], owner) for row in rows]
+        told = [dialogue_of(row, texts[row["chunk_id"]], owner) for row in rows]
         return ReplyEncoder(self.tokenizer, template, self.context).encode(told)
 
 

@@ -27,7 +27,7 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Dialogue:
     """A chunk's thread up to the last reply that is foretold. ``subject`` is its first line."""
 
     chunk_id: str
@@ -45,7 +45,7 @@ class _Said:
     ends: list[int]
 
 
-def told_of(row: Mapping[str, Any], text: str, owner: Collection[str]) -> Told:
+def dialogue_of(row: Mapping[str, Any], text: str, owner: Collection[str]) -> Dialogue:
     """The thread of a chunk from its row of metadata (``chunk_id``, ``starts``, ``authors``, ``tiers``, ``n_context``)."""
     replies = set(reply_places(row["authors"], row["tiers"], owner))
     mails = []
@@ -53,7 +53,7 @@ def told_of(row: Mapping[str, Any], text: str, owner: Collection[str]) -> Told:
         words = read_slice(part).words.strip() if place in replies else ""
         mails.append(Mail(part, words, bool(words) and place >= row["n_context"]))
     last = max((place for place, mail in enumerate(mails) if mail.new), default=-1)
-    return Told(row["chunk_id"], text[: row["starts"][0]], tuple(mails[: last + 1]))
+    return Dialogue(row["chunk_id"], text[: row["starts"][0]], tuple(mails[: last + 1]))
 
 
 class ReplyEncoder:
@@ -70,11 +70,11 @@ class ReplyEncoder:
         self._context = context
         self._between = self._plain("\n\n")
 
-    def encode(self, told: Sequence[Told]) -> list[Example]:
+    def encode(self, told: Sequence[Dialogue]) -> list[Example]:
         """One example for each, in their order; without a label where no reply has words."""
         return [self._example(one) for one in told]
 
-    def _example(self, told: Told) -> Example:
+    def _example(self, told: Dialogue) -> Example:
         if not told.mails:
             return Example(told.chunk_id, (), 0, 0)
         subject, said = self._plain(told.subject), [self._said(mail) for mail in told.mails]
