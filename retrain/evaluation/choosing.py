@@ -91,31 +91,41 @@ def choose(
     used = _weights(rule, weights, telling)
     rows = []
     for place, candidate in enumerate(candidates):
-        score = sum(weight * scaled[part][place] for part, weight in used.items()) if used else None
-        if rule == "val_loss" and "ppl" in measured:
-            score = -candidate.parts["ppl"]
+        rescaled = {part: scaled[part][place] for part in measured}
         rows.append(
             Row(
                 checkpoint=candidate.name,
                 parts=candidate.parts,
-                rescaled={part: scaled[part][place] for part in measured},
-                score=score,
+                rescaled=rescaled,
+                score=_score(rule, candidate, rescaled, used),
                 front=not any(_beats(other, candidate, measured) for other in candidates),
                 broken=tuple(str(bound) for bound in thresholds if not _keeps(candidate, bound)),
                 kept=candidate.kept,
                 chosen=False,
             )
         )
-    open_to = [place for place, row in enumerate(rows) if row.kept] or [len(rows) - 1]
-    within = [place for place in open_to if not rows[place].broken]
-    pool = within or open_to
+    best = _best(rows, rule)
+    told = tuple(replace(row, chosen=row is best) for row in rows)
+    reason = _reason(rule, best, used, set_aside=bool(best.broken))
+    return Choice(rule, used, tuple(map(str, thresholds)), told, best.checkpoint, reason)
+
+
+def _score(rule: str, candidate: Candidate, rescaled: Mapping[str, float], used: Mapping[str, float]) -> float | None:
+    """Greater is better; None where nothing tells the checkpoints apart."""
+    if rule == "val_loss":
+        return -candidate.parts["ppl"] if "ppl" in rescaled else None
+    return sum(weight * rescaled[part] for part, weight in used.items()) if used else None
+
+
+def _best(rows: Sequence[Row], rule: str) -> Row:
+    """The highest score, the earliest of equals, else the last row: of those kept, within the thresholds and, if the rule
+    asks for it, on the front; each of these is set aside where none is."""
+    pool = [row for row in rows if row.kept] or rows[-1:]
+    pool = [row for row in pool if not row.broken] or pool
     if rule == "pareto":
-        pool = [place for place in pool if rows[place].front] or pool
-    ranked = [(score, -place) for place in pool if (score := rows[place].score) is not None]
-    best = -max(ranked)[1] if ranked else pool[-1]
-    told = tuple(replace(row, chosen=place == best) for place, row in enumerate(rows))
-    reason = _reason(rule, told[best], used, bool(thresholds) and not within)
-    return Choice(rule, used, tuple(map(str, thresholds)), told, told[best].checkpoint, reason)
+        pool = [row for row in pool if row.front] or pool
+    scored = [row for row in pool if row.score is not None]
+    return max(scored, key=lambda row: row.score or 0.0) if scored else pool[-1]
 
 
 def last(candidates: Sequence[Candidate], rule: str) -> Choice:
@@ -153,7 +163,7 @@ def _keeps(candidate: Candidate, bound: Threshold) -> bool:
     return value is not None and bound.kept_by(value)
 
 
-def _reason(rule: str, row: Row, used: Mapping[str, float], set_aside: bool) -> str:
+def _reason(rule: str, row: Row, used: Mapping[str, float], *, set_aside: bool) -> str:
     if row.score is None:
         told = f"{rule}: nothing tells the checkpoints apart, so the last one is taken"
     elif rule == "val_loss":
