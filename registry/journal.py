@@ -169,14 +169,9 @@ def fold(rows: Iterable[JournalRow]) -> RegistryState:
     return state
 
 
-def champion_at(rows: Iterable[JournalRow], mailbox: str, time: datetime) -> str | None:
-    """Who was champion of a mailbox at a time, that instant's events included; None for the bare base."""
-    reign, _ = reign_at(rows, mailbox, time)
-    return reign.adapter_id if reign else None
-
-
 def reign_at(rows: Iterable[JournalRow], mailbox: str, time: datetime) -> tuple[Reign | None, datetime | None]:
-    """The reign of a mailbox at a time (None before the first one), and when it ended (None: it has not)."""
+    """The reign of a mailbox at a time, that instant's events included (None before the first one), and when it ended
+    (None: it has not)."""
     reigns = [reign for reign in fold(rows).reigns if reign.mailbox == mailbox]
     begun = [reign for reign in reigns if reign.since <= time]
     following = reigns[len(begun) :]

@@ -19,7 +19,6 @@ from registry.journal import (
     Status,
     advance,
     append_event,
-    champion_at,
     fold,
     reign_at,
 )
@@ -39,6 +38,12 @@ def told(*happenings: tuple[str, Happening], mailbox: str = "main") -> list[Jour
         state = advance(state, row)
         rows.append(row)
     return rows
+
+
+def champion_at(rows: list[JournalRow], mailbox: str, time: datetime) -> str | None:
+    """None for the bare base."""
+    reign, _ = reign_at(rows, mailbox, time)
+    return reign.adapter_id if reign else None
 
 
 H = Happening

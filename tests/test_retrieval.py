@@ -15,7 +15,7 @@ from pipeline.errors import MailtideError
 from pipeline.runs.runfiles import Exclusions
 from retrain.search.bm25 import Bm25Index, words
 from retrain.search.gold import Mail
-from retrain.search.retrieval import evaluate_retrieval, read_mails
+from retrain.search.retrieval import evaluate_index, index_of, read_mails
 from tests.support.mailroom import Mailroom
 
 DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=25)
@@ -67,7 +67,8 @@ def test_figures_by_hand() -> None:
         mail("lost", 5, "noise", "nothing shared at all"),
         mail("later", 6, None, "keel tide keel tide anchor"),
     ]
-    found = evaluate_retrieval(mails, Split.VAL, 10)
+    index = index_of(mails)
+    found = evaluate_index(index, mails, Split.VAL, 10)
     assert found.candidates == len(mails)
     ranked = found.ranked
     assert ranked.queries == 3  # answer, reply and lost answer something; of these only reply shares a word with it
@@ -78,7 +79,7 @@ def test_figures_by_hand() -> None:
     reached = (gains[0] + gains[1] / math.log2(3)) / (2 + 1 / math.log2(3))
     assert means["ndcg@10"] == pytest.approx(reached / 3)
     assert means["mrr"] == pytest.approx((1 if first else 0.5) / 3)
-    assert evaluate_retrieval(mails, Split.TEST, 10).ranked.queries == 0
+    assert evaluate_index(index, mails, Split.TEST, 10).ranked.queries == 0
 
 
 def test_mails_are_read_from_shards_once_each_with_what_they_answer(tmp_path: Path) -> None:

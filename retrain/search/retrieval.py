@@ -82,17 +82,13 @@ def _new_mails(row: Mapping[str, Any], text: str) -> list[Mail]:
     ]
 
 
-def evaluate_retrieval(mails: Sequence[Mail], split: Split, max_queries: int) -> Retrieval:
-    """BM25 on ``mails`` as candidates, asked by the replies of ``split``, at most ``max_queries`` (by hash)."""
-    return evaluate_index(index_of(mails), mails, split, max_queries)
-
-
 def index_of(mails: Sequence[Mail]) -> Bm25Index:
     return Bm25Index.build((mail.key, mail.ordinal, mail.document) for mail in mails)
 
 
 def evaluate_index(index: Bm25Index, mails: Sequence[Mail], split: Split, max_queries: int) -> Retrieval:
-    """The same with an index at hand, built by :func:`index_of`, so that splits can share it."""
+    """BM25 on ``mails`` as candidates, whose ``index`` is that of :func:`index_of`, asked by the replies of ``split``, at
+    most ``max_queries`` (by hash)."""
     queries = queries_of(mails, split, max_queries)
     found = rank(index, queries, DEPTH)
     ranked = judge(queries, found)
