@@ -102,7 +102,7 @@ def test_the_client_gets_whole_and_streamed_answers_with_right_counts(client: Op
     assert [piece.choices[0].finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 2) + ["length"]
     assert pieces[-1].choices == []
     assert pieces[-1].usage == whole.usage
-    assert len(pieces) > 10
+    assert len(pieces) >= 3, "the first token waits for no other"
     text = client.completions.create(model="abread", prompt="Bread", max_tokens=12, temperature=0, stop=["never"])
     parts = client.completions.create(model="abread", prompt="Bread", max_tokens=12, temperature=0, stream=True)
     assert "".join(part.choices[0].text for part in parts) == text.choices[0].text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,26 +13,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 
 from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError, UsageError
+from pipeline.home import Home, sha256_folder
 from pipeline.runs.requests import AdapterRef, BaseRef
+from pipeline.store import Store
+from pipeline.versions import VERSIONS
+from registry.byhand import promote
+from retrain.models.model import load_base
 from retrain.serving.asked import EngineStopped, Finish, Job, Piece, PromptTooLong, QueueFull, Sampling
 from retrain.serving.choosing import Dice, choose
 from retrain.serving.engine import Engine, Room
+from retrain.serving.handing import EVERY_SECONDS, Handing
 from retrain.serving.model import ServedModel, serving_compute
 from retrain.serving.spelling import Spelling
+from retrain.serving.unpacked import Unpacked, unpack
 from streams.device_turns import device_for_serving, device_for_training
 from streams.server.deck import Deck, Held
 from streams.server.errors import ApiError
+from streams.server.following import Following
+from streams.server.storeroom import Storeroom
 from streams.server.turns import Turns
+from streams.times import utc_now
 from tests.support.daemons import until
 from tests.support.finished import flip_a_byte
-from tests.support.served import Served, make_served
+from tests.support.served import MAILBOX, Served, make_served, register
 
 PATIENCE = 120.0
 PROMPTS = ("Hello", "The tide is", "Bread and salt, " * 5, "x", "What did nobody mind? It was late again.")
@@ -330,12 +345,7 @@ def test_a_stop_ends_running_and_waiting_answers_and_lets_nothing_in(served: Ser
 
 def damaged(served: Served, folder: Path, how: str) -> AdapterRef:
     """A copy of an adapter with something wrong about it."""
-    import json
-    import shutil
-
     from safetensors.torch import load_file, save_file
-
-    from pipeline.home import sha256_folder
 
     ref = served.adapters["ahoy"]
     copy = folder / how
@@ -392,6 +402,67 @@ def test_a_first_adapter_that_does_not_fit_leaves_the_base_as_it_was(served: Ser
         assert alone(one.engine, None, [5, 6, 7], 12) == before
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_unpacked_weights_compute_the_same_bits_as_packed_ones(served: Served, dtype: str) -> None:
+    chosen = served.settings.model.model_copy(update={"dtype": dtype, "quantize": True})
+    compute = serving_compute(chosen, "cpu", 1)
+    folder = served.home.root / served.base.path
+    packed, unpacked = (load_base(folder, compute, quantize=True) for _ in range(2))
+    unpack(unpacked, compute)
+    assert {type(part).__name__ for part in unpacked.modules() if isinstance(part, torch.nn.Linear)} == {
+        "Unpacked",
+        "Linear",  # the head, which is never packed
+    }
+    networks = [
+        PeftModel.from_pretrained(network, str(served.home.root / served.adapters["ahoy"].path)).eval()
+        for network in (packed, unpacked)
+    ]
+    ids = torch.randint(5, 390, (3, 40), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode(), compute.precision():
+        for given in (ids, ids[:1], ids[:, :1]):
+            first, second = (network(input_ids=given).logits for network in networks)
+            assert torch.equal(first, second)
+
+
+def test_a_large_base_and_one_on_a_gpu_stay_packed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = serving_compute(served.settings.model, "cpu", 1)
+    network = load_base(served.home.root / served.base.path, compute, quantize=True)
+    unpack(network, replace(compute, device=torch.device("cuda")))
+    monkeypatch.setattr("retrain.serving.unpacked.MOST_BYTES", 50_000)
+    unpack(network, compute)
+    assert any(isinstance(part, bnb.nn.Linear4bit) for part in network.modules())
+    assert not any(isinstance(part, Unpacked) for part in network.modules())
+
+
+def test_an_answer_begins_at_once_then_comes_in_gathered_pieces_and_is_lost_nowhere() -> None:
+    now = [10.0]
+    parcels: list[Sequence[tuple[Job, Piece]]] = []
+    handing = Handing(lambda: now[0])
+    jobs = [Job(None, (1,), GREEDY, 99.0, streamed) for streamed in (True, True, False)]
+
+    def step(text: str, finish: Finish | None = None, asked: Sequence[Job] = jobs) -> list[tuple[int, str, int]]:
+        parcels.clear()
+        handing.hand([(job, Piece(text, 1 + ord(text) - ord("a"), finish)) for job in asked])
+        assert len(parcels) <= 1, "one call a receiver"
+        return [(jobs.index(job), piece.text, piece.tokens) for parcel in parcels for job, piece in parcel]
+
+    for job in jobs:
+        handing.expect(job, parcels.append)
+    assert step("a") == [(0, "a", 1), (1, "a", 1)]
+    assert step("b") == []
+    now[0] += EVERY_SECONDS / 2
+    late = Job(None, (1,), GREEDY, 99.0)
+    jobs.append(late)
+    handing.expect(late, parcels.append)
+    assert step("c") == [(3, "c", 3)], "whoever comes later begins at once as well"
+    now[0] += EVERY_SECONDS
+    assert step("d", asked=jobs[:1]) == [(0, "bcd", 4), (1, "bc", 3)], "also of those that had none in this step"
+    assert step("e", Finish.LENGTH, jobs[:3]) == [(0, "e", 5), (1, "e", 5), (2, "abce", 5)]
+    assert handing.jobs == (late,)
+    assert step("f", Finish.LATE, [late]) == [(3, "f", 6)]
+    assert len(handing) == 0
+
+
 def test_a_prompt_that_does_not_fit_is_told_with_the_figures(engine: Engine) -> None:
     model = engine.between_steps(lambda model: model)
     assert model.room([1] * 1000, None, 256) == 24
@@ -444,7 +515,7 @@ class Opened:
 
     def make(self, base: BaseRef, device: str) -> Engine:
         self.made.append(device)
-        return Engine(model_of(self._served), Room(8, 65_536, 8))
+        return Engine(model_of(self._served, base), Room(8, 65_536, 8))
 
     def __enter__(self) -> Opened:
         self.turns.open_model(self._served.base)
@@ -519,6 +590,64 @@ def test_a_run_has_the_device_for_itself_and_gives_it_back_with_all_that_was_loa
         assert one.write("champion", 4)[0].name == "aahoy"
         with device_for_serving(served.home) as free:
             assert not free
+
+
+class Followed(Opened):
+    """The same behind the registry of ``served``'s home."""
+
+    def __init__(self, served: Served, **serve: Any) -> None:
+        super().__init__(served, **serve)
+        storeroom = Storeroom(served.home, self.settings)
+        moves = (self.turns.open_model, self.turns.close_model)
+        self.following = Following(served.home, self.settings, MAILBOX, storeroom, self.deck, *moves)
+
+    def __enter__(self) -> Followed:
+        self.following.look()
+        return self
+
+
+@pytest.mark.parametrize("while_training", ["beside", "refuse"])
+def test_a_base_that_was_erased_leaves_and_the_one_made_after_it_is_served(served: Served, while_training: str) -> None:
+    folder = served.home.root / served.base.path
+    away = folder.with_name("away")
+    with Followed(served, while_training=while_training) as one:
+        assert one.write("champion", 4)[0].name == served.base.base_id
+        folder.rename(away)
+        try:
+            for _ in range(2):
+                one.following.look()
+                with pytest.raises(ApiError, match="learned from mail that was erased; the next run makes another") as gone:
+                    one.write("champion", 4)
+                assert (gone.value.status_code, gone.value.code) == (503, "not_ready")
+            assert (one.deck.standing().base, one.deck.adapters, one.deck.standing().device) == (None, (), None)
+        finally:
+            away.rename(folder)
+        os.utime(served.home.store)
+        one.following.look()
+        assert one.write("champion", 4)[0].name == served.base.base_id
+        assert one.write("candidate", 4)[0].name == "abread"
+        assert len(one.made) == 2
+
+
+def test_a_champion_on_another_base_is_followed(served: Served, tmp_path: Path) -> None:
+    """With both in the same files, which is all that a server can tell."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(served.home.root, home.root, ignore=shutil.ignore_patterns("*.sock"))
+    other = served.base.model_copy(update={"base_id": "b0ther", "path": f"bases/{MAILBOX}/b0ther"})
+    shutil.copytree(home.root / served.base.path, home.root / other.path)
+    path = home.adapter("anew")
+    shutil.copytree(home.adapter("aahoy"), path)
+    config = path / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": other.base_id}))
+    ref = AdapterRef(adapter_id="anew", run_id="run-new", path="adapters/anew", sha256=sha256_folder(path))
+    with Followed(replace(served, home=home), candidate=False) as one:
+        with Store.open(home, served.settings, VERSIONS) as store:
+            register(store, served.settings, other, ref, utc_now())
+            promote(store, home, MAILBOX, ref.adapter_id, "better", "test", utc_now())
+        one.following.look()
+        held, job = one.write("champion", 8)
+        assert (held.name, one.deck.standing().base) == ("anew", other.base_id)
+        assert one.answers.text(job)
 
 
 def _refuses(deck: Deck, name: str) -> bool:

@@ -46,21 +46,26 @@ class Piece:
     tokens: int
     finish: Finish | None = None
 
+    def followed_by(self, piece: Piece) -> Piece:
+        """Both as one."""
+        return Piece(self.text + piece.text, piece.tokens, piece.finish)
+
 
 Deliver = Callable[[Sequence[tuple["Job", Piece]]], None]
-"""Takes what one step of the model has given, for several jobs; called in the engine's thread, and must not wait."""
+"""Takes pieces of several jobs; called in the engine's thread, and must not wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One answer to write: with an adapter (None: the bare base), from a prompt's tokens, until ``deadline`` (in seconds of
-    ``time.monotonic``) or until it is ``cancelled``. One ``at_once`` stands in no line and needs no room: for trying an
-    adapter out while many wait."""
+    ``time.monotonic``) or until it is ``cancelled``. What is ``streamed`` comes in pieces, else in one at the end. One
+    ``at_once`` stands in no line and needs no room: for trying an adapter out while many wait."""
 
     adapter_id: str | None
     prompt: tuple[int, ...]
     sampling: Sampling
     deadline: float
+    streamed: bool = True
     at_once: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
 

@@ -116,9 +116,9 @@ class Batch:
 
     def _mask(self) -> torch.Tensor | None:
         """Which places hold tokens [rows, width]; None where all do."""
-        lengths = torch.tensor([[row.length] for row in self.rows])
-        if int(lengths.min()) == self._width:
+        if all(row.length == self._width for row in self.rows):
             return None
+        lengths = torch.tensor([[row.length] for row in self.rows])
         mask = torch.arange(self._width)[None, :] >= self._width - lengths
         return mask.to(self._model.compute.device, torch.long)
 

@@ -19,6 +19,7 @@ import torch
 
 from retrain.serving.asked import Deliver, EngineStopped, Finish, Job, Piece, QueueFull
 from retrain.serving.batch import Batch
+from retrain.serving.handing import Handing
 from retrain.serving.model import ServedModel
 from retrain.training.exhaustion import free_memory, is_out_of_memory
 
@@ -59,7 +60,7 @@ class Engine:
         self._waiting: deque[tuple[Job, Deliver]] = deque()
         self._tasks: deque[tuple[Callable[[ServedModel], object], Future[object]]] = deque()
         self._batches: list[Batch] = []
-        self._receivers: dict[Job, Deliver] = {}
+        self._handing = Handing()
         self._tokens = 0
         self._stopping = False
         self._ready: Future[ServedModel] = Future()
@@ -102,7 +103,7 @@ class Engine:
     @property
     def load(self) -> Load:
         """How busy it is."""
-        return Load(len(self._receivers), len(self._waiting), self._tokens)
+        return Load(len(self._handing), len(self._waiting), self._tokens)
 
     def stop(self) -> None:
         """Ends answers where they are (``Finish.STOPPED``), lets the model go, and ends the thread: after the step that it
@@ -156,7 +157,7 @@ class Engine:
 
     def _admitted(self, model: ServedModel) -> list[Batch]:
         """New batches, one per adapter, of as many waiting jobs as there is room for, in order."""
-        held = list(self._receivers)
+        held = self._handing.jobs
         answers, tokens = len(held), sum(job.most_tokens for job in held)
         new: dict[str | None, list[Job]] = {}
         with self._wake:
@@ -167,7 +168,7 @@ class Engine:
                     break
                 self._waiting.popleft()
                 answers, tokens = answers + 1, tokens + job.most_tokens
-                self._receivers[job] = deliver
+                self._handing.expect(job, deliver)
                 new.setdefault(job.adapter_id, []).append(job)
         return [Batch(model, jobs) for jobs in new.values()]
 
@@ -182,7 +183,7 @@ class Engine:
             memory = False
             self._tokens += len(pieces)
         batch.drop({job for job, piece in pieces if piece.finish is not None})
-        self._hand_over(pieces)
+        self._handing.hand(pieces)
         if memory:
             free_memory()
 
@@ -199,24 +200,15 @@ class Engine:
             late = [(job, to) for job, to in self._waiting if job.cancelled.is_set() or job.deadline < now]
             for waiting in late:
                 self._waiting.remove(waiting)
-        self._hand_over(ended)
+        if ended:
+            self._handing.hand(ended)
         for job, to in late:
             to([(job, Piece("", 0, Finish.LATE))])
-
-    def _hand_over(self, pieces: Sequence[tuple[Job, Piece]]) -> None:
-        """To each receiver what is its, in one call."""
-        parcels: dict[Deliver, list[tuple[Job, Piece]]] = {}
-        for job, piece in pieces:
-            parcels.setdefault(self._receivers[job], []).append((job, piece))
-            if piece.finish is not None:
-                del self._receivers[job]
-        for to, parcel in parcels.items():
-            to(parcel)
 
     def _close(self) -> None:
         with self._wake:
             self._stopping = True
-        self._hand_over([(row.job, row.spelling.cut(Finish.STOPPED)) for batch in self._batches for row in batch.rows])
+        self._handing.hand([(row.job, row.spelling.cut(Finish.STOPPED)) for batch in self._batches for row in batch.rows])
         for job, to in self._waiting:
             to([(job, Piece("", 0, Finish.STOPPED))])
         gone = EngineStopped("the model is not in memory any more", hint="try again in a few seconds")

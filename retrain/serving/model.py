@@ -23,6 +23,7 @@ from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import locate
 from retrain.models.model import Compute, choose_compute, context_of, load_base, load_tokenizer
 from retrain.serving.asked import PromptTooLong
+from retrain.serving.unpacked import unpack
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -41,6 +42,7 @@ class ServedModel:
         self._encoding = threading.Lock()
         self._home = home
         self._network: Any = load_base(folder, compute, quantize=settings.quantize)
+        unpack(self._network, compute)
         self.context = context_of(self._network.config, settings)
         self.ends = _ends(self._network, self.tokenizer)
         self._adapted: Any = None
@@ -155,7 +157,7 @@ class ServedModel:
         if stands_on != self.base.base_id:
             raise RunError(
                 f"adapter {adapter_id} was trained on base {stands_on}, and {self.base.base_id} is served",
-                hint="restart the server once that adapter is champion, or promote one of this base",
+                hint="promote it, which has the server load its base, or name an adapter of this one",
             )
         if not (folder / WEIGHTS).is_file():
             raise RunError(f"{folder} holds no {WEIGHTS}", hint="only safetensors are loaded: export the adapter again")

@@ -70,10 +70,10 @@ def tokens_of(held: Held, prompt: Prompt, asked: int | None, default: int) -> tu
 
 
 async def begin(
-    context: ServerContext, request: Request, held: Held, prompt: tuple[int, ...], sampling: Sampling
+    context: ServerContext, request: Request, held: Held, prompt: tuple[int, ...], sampling: Sampling, *, streamed: bool
 ) -> Writing:
-    """Has the answer written, and waits for its first piece. Raises ``ApiError``."""
-    job = context.deck.write(held, prompt, sampling, context.settings.serve.seconds)
+    """Has the answer written, and waits for its first piece, or for all of it. Raises ``ApiError``."""
+    job = context.deck.write(held, prompt, sampling, context.settings.serve.seconds, streamed=streamed)
     rest = context.switchboard.pieces(job)
     first = await _while_connected(request, job, anext(rest))
     return Writing(held.name, len(prompt), first, rest)

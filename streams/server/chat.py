@@ -36,7 +36,7 @@ def router(context: ServerContext) -> APIRouter:
         the model, and the answer lists them as `citations`."""
         with context.deck.hold(asked.model) as held:
             prompt, most, citations = await run_in_threadpool(prepare, asked, held)
-            writing = await begin(context, request, held, prompt, asked.sampling(most))
+            writing = await begin(context, request, held, prompt, asked.sampling(most), streamed=bool(asked.stream))
         if asked.stream:
             return _stream(ids.issue("chatcmpl", writing.model), asked, writing, citations)
         text, finish, usage = await finished(request, writing)

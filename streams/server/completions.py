@@ -29,7 +29,7 @@ def router(context: ServerContext) -> APIRouter:
         """Go on with a text."""
         with context.deck.hold(asked.model) as held:
             prompt, most = await run_in_threadpool(tokens_of, held, asked.text, asked.max_tokens, serve.max_tokens)
-            writing = await begin(context, request, held, prompt, asked.sampling(most))
+            writing = await begin(context, request, held, prompt, asked.sampling(most), streamed=bool(asked.stream))
         name, created = ids.issue("cmpl", writing.model), int(time.time())
         if not asked.stream:
             text, finish, usage = await finished(request, writing)

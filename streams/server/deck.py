@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
+LOADING = "the model is being loaded"
+
 TRIAL_PROMPT, TRIAL_TOKENS, TRIAL_SECONDS = "Subject: Re:", 4, 60.0
 """What an adapter has to answer before any caller meets it."""
 
@@ -69,7 +71,7 @@ class Deck:
         self._aliases: dict[str, str | None] = {}
         self._users: Counter[str | None] = Counter()
         self._leaving: set[str] = set()
-        self._reason = "the model is being loaded"
+        self._reason = LOADING
         self._retry_after = 2.0
 
     @property
@@ -109,7 +111,7 @@ class Deck:
         """For readiness checks and people."""
         with self._state:
             return Standing(
-                ready=self._engine is not None,
+                ready=self._ready,
                 base=self._base.base_id if self._base else None,
                 aliases=dict(self._aliases),
                 adapters={name: self._users[name] for name in self._refs},
@@ -135,8 +137,8 @@ class Deck:
                 raise
             with self._state:
                 self._engine, self._model, self._base = engine, model, base
-                self._aliases.setdefault(CHAMPION, None)
-                self._reason = ""
+                if self._ready:
+                    self._reason = ""
 
     def close(self, reason: str, *, wait: float, retry_after: float = 5.0) -> None:
         """Lets nobody in any more, waits for running answers, ends what is left after ``wait`` seconds, and gives the
@@ -148,12 +150,21 @@ class Deck:
         if engine is not None:
             engine.stop()
 
+    def empty(self, reason: str, *, wait: float) -> None:
+        """Closes, and forgets what was loaded: what is opened next is another base."""
+        with self._changing:
+            self.close(reason, wait=wait)
+            with self._state:
+                self._base = None
+                self._refs.clear()
+                self._aliases.clear()
+
     @contextmanager
     def hold(self, name: str) -> Iterator[Held]:
         """The adapter that ``name`` stands for now, for as long as the block lasts. Raises ``ApiError``: 404 for a name
         that nothing is served under, 503 while nothing is served at all."""
         with self._state:
-            if self._engine is None or self._model is None or self._base is None:
+            if not self._ready or self._engine is None or self._model is None or self._base is None:
                 raise ApiError(503, self._reason, code="not_ready", retry_after=self._retry_after)
             if name in self._aliases:
                 adapter_id = self._aliases[name]
@@ -173,10 +184,10 @@ class Deck:
         finally:
             self._let_go(adapter_id)
 
-    def write(self, held: Held, prompt: Sequence[int], sampling: Sampling, seconds: float) -> Job:
-        """Has an answer written; its pieces go to the receiver. The adapter is held until the last one. Raises ``ApiError``
-        when too many wait."""
-        job = Job(held.adapter_id, tuple(prompt), sampling, time.monotonic() + seconds)
+    def write(self, held: Held, prompt: Sequence[int], sampling: Sampling, seconds: float, *, streamed: bool = True) -> Job:
+        """Has an answer written; its pieces (one, unless ``streamed``) go to the receiver. The adapter is held until the
+        last one. Raises ``ApiError`` when too many wait."""
+        job = Job(held.adapter_id, tuple(prompt), sampling, time.monotonic() + seconds, streamed)
         with self._state:
             self._users[held.adapter_id] += 1
         try:
@@ -252,6 +263,11 @@ class Deck:
                 with suppress(EngineStopped):
                     engine.between_steps(lambda model: model.unload(adapter_id))
         return time.monotonic() - begun
+
+    @property
+    def _ready(self) -> bool:
+        """Not before it is known who the champion is: until then that name would stand for the wrong model."""
+        return self._engine is not None and CHAMPION in self._aliases
 
     def _make_room(self, allowed: bool) -> None:
         with self._state:

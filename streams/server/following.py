@@ -16,7 +16,7 @@ from pipeline.home import Home
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from retrain.serving.asked import EngineStopped
-from streams.server.deck import CANDIDATE, CHAMPION, Deck
+from streams.server.deck import CANDIDATE, CHAMPION, LOADING, Deck
 from streams.server.errors import ApiError
 from streams.server.offers import Offers, offers
 from streams.server.storeroom import Storeroom
@@ -31,13 +31,21 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 NO_MODEL = "there is no model yet: the first run makes it (`mailtide retrain --confirm`)"
 
-ERASED = "the model has learned from mail that was erased; restart the server when a run has made another"
+ERASED = (
+    "the model is gone, as it had learned from mail that was erased; "
+    "the next run makes another (`mailtide retrain --confirm`), which is then served"
+)
+
+OTHER_BASE = "the champion stands on another base, which is being loaded"
+
+LOADING_RETRY_SECONDS, NO_MODEL_RETRY_SECONDS = 2.0, 30.0
 
 Signature = tuple[tuple[int, int], ...]
 
 
 class Following:
-    """``open_model`` loads a base into the deck. A fault is told in ``/ready`` and tried again."""
+    """``open_model`` loads a base into the deck, ``close_model`` takes it out, saying why. A fault is told in ``/ready``
+    and tried again."""
 
     def __init__(
         self,
@@ -47,6 +55,7 @@ class Following:
         storeroom: Storeroom,
         deck: Deck,
         open_model: Callable[[BaseRef], None],
+        close_model: Callable[[str], None],
     ) -> None:
         self._home = home
         self._settings = settings
@@ -54,6 +63,8 @@ class Following:
         self._storeroom = storeroom
         self._deck = deck
         self._open_model = open_model
+        self._close_model = close_model
+        self._without = NO_MODEL
         self._stop = threading.Event()
         self._seen: Signature | None = None
         self._taken: dict[str, str | None] = {}
@@ -85,7 +96,8 @@ class Following:
     def look(self) -> None:
         """One look, and what follows from it. Raises what keeps the registry from being followed."""
         signature = _signature(self._home)
-        if (signature == self._seen and not self._deck.broken) or self._deck.set_aside:
+        unchanged = signature == self._seen and not self._deck.broken
+        if (unchanged or self._deck.set_aside) and not self._is_erased(self._deck.base):
             return
         with self._storeroom.reading() as store:
             found = self._offers(store)
@@ -97,23 +109,16 @@ class Following:
 
     def _take(self, found: Offers) -> bool:
         """Serves what is offered; False where that has to wait for the model."""
-        if self._deck.base is not None and (found.base is None or self._is_erased(self._deck.base)):
-            self._deck.close(ERASED, wait=self._settings.serve.seconds)
-            log.warning("%s", ERASED)
-            return True
+        self._leave(found.base)
         if found.base is None:
-            self._deck.note(NO_MODEL)
+            self._deck.note(self._without, retry_after=NO_MODEL_RETRY_SECONDS)
             return True
         if self._deck.base is None or self._deck.broken:
+            self._deck.note(LOADING, retry_after=LOADING_RETRY_SECONDS)
             self._open_model(found.base)
             if self._deck.base is None:
                 return False
             log.info("base %s is in memory", found.base.base_id)
-        if self._deck.base != found.base:
-            raise MailtideError(
-                f"the champion stands on base {found.base.base_id}, and {_name(self._deck.base)} is in memory",
-                hint="restart the server",
-            )
         self._serve(CHAMPION, found.champion)
         if self._settings.serve.candidate and found.candidate is not None:
             self._serve(CANDIDATE, found.candidate)
@@ -121,9 +126,23 @@ class Following:
         self._deck.note("")
         return True
 
-    def _is_erased(self, base: BaseRef) -> bool:
+    def _leave(self, wanted: BaseRef | None) -> None:
+        """Lets go of a base that is not the one to be served any more."""
+        base = self._deck.base
+        if base is None or (base == wanted and not self._is_erased(base)):
+            return
+        if wanted is None or self._is_erased(base):
+            self._without = ERASED
+            log.warning("%s", ERASED)
+            self._close_model(ERASED)
+        else:
+            log.info("%s: %s instead of %s", OTHER_BASE, wanted.base_id, base.base_id)
+            self._close_model(OTHER_BASE)
+        self._taken.clear()
+
+    def _is_erased(self, base: BaseRef | None) -> bool:
         """Whether a base that this home had made is gone from it, as mail that it had read was erased."""
-        return base.kind == "builtin" and not (self._home.root / base.path).is_dir()
+        return base is not None and base.kind == "builtin" and not (self._home.root / base.path).is_dir()
 
     def _serve(self, alias: str, ref: AdapterRef | None) -> None:
         wanted = ref.adapter_id if ref is not None else None
@@ -169,7 +188,3 @@ def _signature(home: Home) -> Signature:
     files: list[Path] = [home.store, home.store.with_name(home.store.name + ".wal")]
     stats = [file.stat() if file.exists() else None for file in files]
     return tuple((stat.st_size, stat.st_mtime_ns) if stat else (0, 0) for stat in stats)
-
-
-def _name(base: BaseRef | None) -> str:
-    return base.base_id if base is not None else "none"

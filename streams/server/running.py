@@ -67,7 +67,7 @@ def serve(home: Home, settings: Settings, mailbox: str, announce: Callable[[str]
             switchboard=switchboard,
         )
         turns = Turns(home, settings, deck, _engines(home, settings))
-        following = Following(home, settings, mailbox, storeroom, deck, turns.open_model)
+        following = Following(home, settings, mailbox, storeroom, deck, turns.open_model, turns.close_model)
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         asyncio.run(_until_told(build_app(context, tokens), listener, context, following, turns))

@@ -1,4 +1,4 @@
-"""From the engine's thread to the requests that wait on the event loop: all pieces of one step in one call."""
+"""From the engine's thread to the requests that wait on the event loop: all that is handed over at once in one call."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ class Switchboard:
             while True:
                 piece = await line.get()
                 while piece.finish is None and not line.empty():
-                    following = line.get_nowait()
-                    piece = Piece(piece.text + following.text, following.tokens, following.finish)
+                    piece = piece.followed_by(line.get_nowait())
                 yield piece
                 if piece.finish is not None:
                     return

@@ -13,7 +13,7 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.runs.requests import BaseRef
 from streams.device_turns import device_for_serving, training_wants_it
-from streams.server.deck import Deck
+from streams.server.deck import LOADING, Deck
 
 if TYPE_CHECKING:
     from retrain.serving.engine import Engine
@@ -65,6 +65,13 @@ class Turns:
             self._base = base
             self._look()
 
+    def close_model(self, reason: str) -> None:
+        """Takes the base out of memory for good, after the running answers."""
+        with self._lock:
+            self._base, self._aside = None, False
+            self._deck.empty(reason, wait=self._serve.seconds)
+            self._device.close()
+
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
             try:
@@ -98,6 +105,6 @@ class Turns:
             return
         if self._aside:
             log.info("the run has ended, and the device is the server's again")
-            self._deck.close("the model is being loaded", wait=self._serve.seconds)
+            self._deck.close(LOADING, wait=self._serve.seconds)
         self._deck.open(base, lambda: self._make_engine(base, self._serve.device))
         self._aside = False
