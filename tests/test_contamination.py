@@ -139,7 +139,7 @@ def test_the_command_lists_them_with_their_effect(mailbox: Mailbox) -> None:
     (effect,) = told["effects"]
     assert (effect["without"], effect["with_copies"], effect["copies_alone"]) == (2.0, 9 / 8, 0.25)
     shown = CliRunner().invoke(cli, ["--home", str(mailbox.home.root), "contamination"]).output
-    assert "1 of 2 held-out chunks (50.0%)" in shown and "near copy of" in shown
+    assert "1 of 2 held-out chunks (50.0 %)" in shown and "near copy of" in shown
 
 
 def test_canaries_are_chunks_and_no_mail(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def mailtide(home: Home, *arguments: str) -> tuple[int, str]:
 def test_the_commands_tell_and_do(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     assert mailtide(home, "init", "--set", "index.engine=bm25")[0] == 0
-    assert mailtide(home, "index", "status") == (0, "No mailbox yet: mailtide import PATH\n")
+    assert mailtide(home, "index", "status") == (0, f"No mailbox yet: mailtide --home {home.root} import PATH\n")
     assert mailtide(home, "index", "rebuild")[0] == 3
     archive = tmp_path / "one.mbox"
     archive.write_bytes(b"From a@example.org Mon Jan  5 10:00:00 2026\nMessage-ID: <1@x>\nSubject: hi\n\nA beacon.\n")
