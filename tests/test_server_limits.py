@@ -9,17 +9,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from pipeline.config.server_settings import ServeSettings
 from streams.server.errors import invalid_request, of_ours
+from streams.server.feedback import FeedbackAsked
 from streams.server.gatekeeping import GRACE_SECONDS, MOST_CALLERS, Gatekeeper
 from streams.server.tokens import Tokens
+from streams.server.wire import ChatAsked, CompletionAsked, Wire
 
 TOKENS = Tokens(("good", "better"))
 PROMPT = "quokka"
+HALF = "tide \ud83c"
 Endpoint = Callable[[Request], Awaitable[Any]]
 
 
@@ -187,3 +191,24 @@ def test_errors_of_the_program_and_of_forms_have_the_shape_of_all_others() -> No
     error = invalid_request([problem, problem])
     assert (error.status_code, error.param, error.message) == (400, "stop.4", "stop.4: too long (1 more)")
     assert invalid_request([]).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        (CompletionAsked, {"model": "champion", "prompt": HALF}),
+        (CompletionAsked, {"model": HALF, "prompt": "x"}),
+        (CompletionAsked, {"model": "champion", "prompt": "x", "stop": [HALF]}),
+        (ChatAsked, {"model": "champion", "messages": [{"role": "user", "content": HALF}]}),
+        (ChatAsked, {"model": "champion", "messages": [{"role": "user", "content": [{"type": "text", "text": HALF}]}]}),
+        (FeedbackAsked, {"id": "chatcmpl-1", "correction": HALF}),
+    ],
+)
+def test_half_a_surrogate_pair_is_the_callers_error(kind: type[Wire], asked: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        kind.model_validate(asked)
+    told = invalid_request(refusal.value.errors())
+    assert told.status_code == 400
+    assert "half a surrogate pair is no character" in told.message
+    whole = json.loads(json.dumps(asked).replace("ud83c", "ud83c\\udf0a"))
+    assert kind.model_validate(whole)

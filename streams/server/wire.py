@@ -5,6 +5,7 @@ What it does not honour is refused by name, but for values that ask for nothing:
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +22,18 @@ class Wire(BaseModel):
     """A field that is not declared is refused, so that nothing is taken and then ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, asked: Any) -> Any:
+        """JSON can spell half a surrogate pair (as ``\\ud800``), which no tokenizer and no file takes."""
+        try:
+            json.dumps(asked, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("half a surrogate pair is no character") from error
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        return asked
 
 
 class TextPart(Wire):
