@@ -281,7 +281,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
 
     def _share(self, model: Any, batch: Batch, most: int, counted: int) -> tuple[torch.Tensor, list[PassTimes]]:
         """This process's passes of a batch, and when each did what; the loss of all of them over ``counted`` tokens."""
-        ranks, now, times = self._compute.ranks, self._clock.now, []
+        ranks, now = self._compute.ranks, self._clock.now
+        times: list[PassTimes] = []
         passes = shared_passes(batch.examples, ranks.count, most)[ranks.rank]
         total = torch.zeros((), device=self.args.device)
         for place, examples in enumerate(passes):
