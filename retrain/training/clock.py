@@ -32,7 +32,7 @@ class Clock:
         """This moment of the device's work."""
         if not self._on_gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -62,4 +62,4 @@ class Clock:
         self.add(part, time.perf_counter() - started)
 
     def _between(self, first: Moment, last: Moment) -> float:
-        return first.elapsed_time(last) / 1000 if self._on_gpu else last - first
+        return float(first.elapsed_time(last) / 1000 if self._on_gpu else last - first)
