@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -63,6 +62,7 @@ from tests.support.forgotten import (
     traces,
     write_archive,
 )
+from tests.support.lives import lives
 from tests.support.pretended import MAILBOX, START, run_on_next_window
 from tests.support.program import ENVIRONMENT, mailtide
 
@@ -382,18 +382,8 @@ def test_daemon_and_command_killed_while_a_run_trains_the_next_daemon_finishes(
 def test_kills_at_any_step_leave_something_that_the_next_life_finishes(
     template: Path, home: Home, settings: Settings
 ) -> None:
-    argv = [sys.executable, "-m", "tests.support.forgetting_lives", str(home.root), ADDRESS]
-    env = {**os.environ, "JE_ARROW_MALLOC_CONF": "background_thread:false", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(argv, cwd=REPOSITORY, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def live(kill_before: int) -> tuple[int, int]:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(f"{kill_before}\n")
-        process.stdin.flush()
-        code, count = process.stdout.readline().split()
-        return int(code), int(count)
-
-    try:
+    with lives("tests.support.forgetting_lives", str(home.root), ADDRESS) as doomed_ones:
+        live = doomed_ones.live
         code, effects = live(0)
         assert code == 0 and effects > 20
         killed = 0
@@ -412,6 +402,3 @@ def test_kills_at_any_step_leave_something_that_the_next_life_finishes(
                 request: RunRequest | None = undecided(store, MAILBOX)
                 assert request is not None and request.parent is None
         assert killed >= KILLS
-    finally:
-        process.kill()
-        process.wait()

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.capacity.footprint import Device
-from pipeline.capacity.passes import halved
 from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.capacity.shapes import Shape, shape_of
 from pipeline.config.configuration import load
@@ -136,15 +135,6 @@ def _as_overrides(asked: Asked) -> list[str]:
         f"train.gradient_checkpointing={json.dumps(asked.train.gradient_checkpointing)}",
         f"eval.batch_tokens={asked.evaluate.batch_tokens}",
     ]
-
-
-@given(tokens=st.integers(1, 1 << 20), longest=st.integers(1, 1 << 14))
-def test_halving_ends_at_the_longest_example(tokens: int, longest: int) -> None:
-    less = halved(tokens, longest)
-    if tokens <= longest:
-        assert less is None
-    else:
-        assert less is not None and longest <= less < tokens
 
 
 def test_a_plan_tells_what_a_retrain_refuses(tmp_path: Path) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.config.configuration import write_home
@@ -20,43 +15,15 @@ from pipeline.store.rows import AdapterRow, JournalRow
 from registry.deploy.standing import standing
 from registry.deploy.vllm import read_alias
 from registry.journal import Status, fold
-from tests.conftest import REPOSITORY
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
+from tests.support.lives import Lives, lives
 from tests.support.vllm import FakeVllm
 
 
-@dataclass
-class Lives:
-    """A forking process that carries out the home's work, and is killed on the way."""
-
-    process: subprocess.Popen[str]
-
-    def live(self, kill_before: int) -> tuple[int, int]:
-        """The exit code of one life (-9: killed), and how many effects it counted."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{kill_before}\n")
-        self.process.stdin.flush()
-        code, count = self.process.stdout.readline().split()
-        return int(code), int(count)
-
-
-@contextmanager
-def lives(home: Home) -> Iterator[Lives]:
-    argv = [sys.executable, "-m", "tests.support.promoting", str(home.root)]
-    # The allocator of Arrow has a thread, and a process with threads is not one to fork.
-    env = {
-        **os.environ,
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(argv, cwd=REPOSITORY, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield Lives(process)
-    finally:
-        process.kill()
-        process.wait()
+def promoting(home: Home) -> AbstractContextManager[Lives]:
+    """Lives that carry out the home's work."""
+    return lives("tests.support.promoting", str(home.root))
 
 
 def prepare(root: Path, vllm: FakeVllm) -> Finished:
@@ -65,7 +32,7 @@ def prepare(root: Path, vllm: FakeVllm) -> Finished:
     runs = Finished.at(root, settings)
     write_home(runs.home, settings)
     runs.step()
-    with lives(runs.home) as served:
+    with promoting(runs.home) as served:
         runs.store.close()
         assert served.live(0)[0] == 0
     runs.store = Store.open(runs.home, None, None)
@@ -102,7 +69,7 @@ def kill_everywhere(tmp_path: Path, vllm: FakeVllm, most: int, seed: int = 7) ->
     kills = 0
     (before,) = [row.adapter_id for row in _adapters(runs.home)]
     loaded = {name: path.replace(str(template), str(home.root)) for name, path in vllm.loaded.items()}
-    with lives(home) as lived:
+    with promoting(home) as lived:
 
         def again() -> None:
             shutil.rmtree(home.root, ignore_errors=True)
