@@ -33,10 +33,10 @@ from streams.times import utc_now
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dovecot import Dovecot, dovecot
+from tests.support.imap_feeds import LIMIT_S, arrivals, crlf, feed, raws, shape, waiting
 
 NOON = datetime(2024, 5, 1, 12)
 USERS = {f"user{number}": f"secret of user{number}" for number in range(60)}
-LIMIT_S = 120.0
 _users = iter(USERS)
 
 
@@ -57,26 +57,6 @@ def lone() -> Iterator[Dovecot]:
     """A server that a test may stop."""
     with dovecot({"ann": "secret of ann"}) as running:
         yield running
-
-
-def crlf(raw: bytes) -> bytes:
-    return raw.replace(b"\n", b"\r\n")
-
-
-def feed(root: Path, settings: ImapFeedSettings, folder: str = "INBOX", **options: object) -> ImapFeed:
-    return ImapFeed(Home(root / "home"), "main", settings, folder, **options)  # type: ignore[arg-type]
-
-
-def arrivals(items: list[Handed]) -> list[Arrival]:
-    return [item for item in items if isinstance(item, Arrival)]
-
-
-def raws(items: list[Handed]) -> list[bytes]:
-    return [item.raw for item in arrivals(items)]
-
-
-def shape(items: list[Handed]) -> list[tuple[str, int]]:
-    return [(type(item).__name__, item.number) for item in items]
 
 
 # What is handed on
@@ -176,21 +156,6 @@ def test_a_mail_without_a_date_of_arrival_takes_the_newest_received(server: Dove
 
 
 # Waiting
-
-
-def waiting(source: ImapFeed, stop: threading.Event) -> tuple[threading.Thread, list[FeedError]]:
-    """A thread that waits for the feed, far longer than any test goes on, and what it ended with."""
-    raised: list[FeedError] = []
-
-    def wait() -> None:
-        try:
-            source.wait(10 * LIMIT_S, stop)
-        except FeedError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread, raised
 
 
 @pytest.mark.parametrize("period", [600.0, 0.05])
@@ -297,7 +262,7 @@ def test_a_kill_between_number_and_taking_costs_nothing(server: Dovecot, user: s
 import os, signal, sys
 from pathlib import Path
 from pipeline.config.feed_settings import ImapFeedSettings
-from tests.test_imap import feed
+from tests.support.imap_feeds import feed
 for item in feed(Path(sys.argv[1]), ImapFeedSettings.model_validate_json(sys.argv[2])).items(0):
     print(item.number, flush=True)
     if item.number == 3:

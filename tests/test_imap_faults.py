@@ -22,8 +22,8 @@ from streams.feeds.imap import ImapFeed
 from streams.feeds.numbering import Numbering
 from tests.support.archives import mail
 from tests.support.dovecot import Dovecot, dovecot
+from tests.support.imap_feeds import crlf, feed, raws
 from tests.support.relay import Relay, relay
-from tests.test_imap import crlf, feed, raws
 
 USERS = {f"user{number}": f"secret-of-user{number}" for number in range(60)}
 _users = iter(USERS)

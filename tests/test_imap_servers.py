@@ -14,8 +14,8 @@ from pipeline.domain import Arrival, DeadLetter
 from pipeline.errors import FeedError, SourceAway
 from streams.feeds.imap import ImapFeed
 from streams.feeds.imap_fetch import GIVEN_UP
+from tests.support.imap_feeds import LIMIT_S, feed, raws, shape, waiting
 from tests.support.scripted_imap import Answers, ScriptedImap, scripted_imap
-from tests.test_imap import LIMIT_S, feed, raws, shape, waiting
 
 RAW = b"Subject: one\r\n\r\nText.\r\n"
 
