@@ -26,11 +26,11 @@ from retrain.processes.join import main as join_main
 from retrain.processes.launch import RanksVanished, train_together
 from retrain.processes.shares import shared_passes, shares
 from retrain.progress import Progress
-from retrain.study import CHECKPOINTS, open_study, train
+from retrain.study import CHECKPOINTS, open_study
 from retrain.training import checkpoints
 from retrain.training.batches import Example
-from retrain.training.metrics import METRICS, read_metrics
-from retrain.training.trainer import StepRecord
+from retrain.training.metrics import METRICS, StepRecord, read_metrics
+from retrain.training.to_the_end import train
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 from tests.support.ports import free_ports
 
@@ -101,6 +101,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return run
 
 
+@pytest.fixture(scope="module")
+def pair(alone: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Trained by two processes, undisturbed."""
+    run = Ran(tmp_path_factory.mktemp("pair"), 2, alone.base)
+    run.together()
+    return run
+
+
 def trained_alike(run: Ran, reference: Ran) -> None:
     """The same steps over the same tokens, and losses that rounding alone sets apart."""
     assert run.request.run_id == reference.request.run_id
@@ -141,11 +149,9 @@ def killed_and_resumed(root: Path, base: Path, **how: Any) -> Ran:
 
 
 @pytest.mark.timeout(900)  # three processes import torch on however few cores
-def test_two_processes_train_what_one_trains(alone: Ran, tmp_path: Path) -> None:
-    run = Ran(tmp_path, 2, alone.base)
-    run.together()
-    trained_alike(run, alone)
-    assert {path.stat().st_mode & 0o777 for path in run.last.iterdir()} == {0o600}
+def test_two_processes_train_what_one_trains(alone: Ran, pair: Ran) -> None:
+    trained_alike(pair, alone)
+    assert {path.stat().st_mode & 0o777 for path in pair.last.iterdir()} == {0o600}
     assert members() == []
 
 
@@ -181,20 +187,19 @@ def test_only_a_machine_of_the_run_may_join(alone: Ran, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_killed_process_changes_no_bit_of_what_two_train(alone: Ran, tmp_path: Path) -> None:
-    killed_changes_no_bit(tmp_path, alone.base)
+def test_a_killed_process_changes_no_bit_of_what_two_train(pair: Ran, tmp_path: Path) -> None:
+    same_bits(killed_and_resumed(tmp_path, pair.base), pair)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_killed_process_changes_no_bit_of_what_two_train_that_share_the_model_out(alone: Ran, tmp_path: Path) -> None:
-    killed_changes_no_bit(tmp_path, alone.base, shard=True)
-
-
-def killed_changes_no_bit(root: Path, base: Path, **how: Any) -> None:
-    undisturbed = Ran(root / "undisturbed", 2, base, **how)
+    undisturbed = Ran(tmp_path / "undisturbed", 2, alone.base, shard=True)
     undisturbed.together()
-    killed = killed_and_resumed(root / "killed", base, **how)
+    same_bits(killed_and_resumed(tmp_path / "killed", alone.base, shard=True), undisturbed)
+
+
+def same_bits(killed: Ran, undisturbed: Ran) -> None:
     assert [x.loss for x in killed.steps] == [x.loss for x in undisturbed.steps]
     assert sha256_file(killed.last / WEIGHTS) == sha256_file(undisturbed.last / WEIGHTS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,12 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def imported(home: Path, archive: Path) -> Path:
-    key = home.parent / "people.key"
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three closed windows, to be copied."""
+    root = tmp_path_factory.mktemp("imported")
+    home, key, archive = root / "home", root / "people.key", root / "demo.mbox"
+    write_mailbox(archive, seed=5, messages=300)
     key.write_text("5a" * 32)
     options = [part for setting in SETTINGS for part in ("--set", setting)]
     for arguments in (("init", "--people-key", str(key), *options), ("import", str(archive), "--clock", "header")):
@@ -83,15 +88,8 @@ def decided(home: Home) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("archive") / "demo.mbox"
-    write_mailbox(path, seed=5, messages=300)
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = imported(tmp_path_factory.mktemp("undisturbed") / "home", archive)
+def undisturbed(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = shutil.copytree(imported, tmp_path_factory.mktemp("undisturbed") / "home")
     done = run(home, "retrain", "--confirm", "--each", "--json")
     assert done.returncode in (0, 3), done.stderr
     reports = json.loads(done.stdout)
@@ -103,8 +101,8 @@ def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Home
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_leave_the_same_adapters_and_verdicts(archive: Path, undisturbed: Home, tmp_path: Path, seed: int) -> None:
-    home = imported(tmp_path / "home", archive)
+def test_kills_leave_the_same_adapters_and_verdicts(imported: Path, undisturbed: Home, tmp_path: Path, seed: int) -> None:
+    home = shutil.copytree(imported, tmp_path / "home")
     lives = run_killed(
         mailtide(home, "retrain", "--confirm", "--each"),
         env={"OMP_NUM_THREADS": "1"},
