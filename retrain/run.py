@@ -35,9 +35,8 @@ from retrain.study import CHECKPOINTS, Study, open_study
 from retrain.training import checkpoints
 from retrain.training.checkpoints import Checkpoint
 from retrain.training.lost_device import require_same_device
-from retrain.training.metrics import METRICS, read_metrics
+from retrain.training.metrics import METRICS, StepRecord, read_metrics
 from retrain.training.retries import train_until_better
-from retrain.training.trainer import StepRecord
 
 
 class Stopwatch:

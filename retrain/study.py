@@ -1,20 +1,19 @@
-"""A run in memory: its model, its batches and the held-out chunks that it is measured on; and the training of it."""
+"""A run in memory: its model, its batches and the held-out chunks that it is measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.capacity.passes import Passes, read_changes, write_changes
 from pipeline.chunking.archive import training_set
 from pipeline.domain import Split
 from pipeline.errors import RunError
-from pipeline.home import Home, private_dir
+from pipeline.home import Home
 from pipeline.runs.plan import Prepared
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions, Loss
@@ -29,15 +28,9 @@ from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
 from retrain.processes.sharding import put_weights, share_out, trained_weights
 from retrain.progress import Observer, Progress
-from retrain.training import checkpoints
 from retrain.training.batches import Batch, Example, batches_of
 from retrain.training.clock import Clock
 from retrain.training.examples import Reader
-from retrain.training.exhaustion import free_memory, is_out_of_memory
-from retrain.training.metrics import METRICS, MetricsFile
-from retrain.training.pace import Pacing
-from retrain.training.tracking import trackers
-from retrain.training.trainer import Checkpointing, Recipe, StepRecord, fit, optimizer_name
 
 CHECKPOINTS = "checkpoints"
 
@@ -153,128 +146,6 @@ def open_study(
     )
 
 
-def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = None) -> str | None:
-    """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
-
-    When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
-    takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several
-    processes one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is
-    None. ``lr`` is the peak learning rate, that of the settings unless given.
-    """
-    settings = study.request.settings.train
-    place = private_dir(folder / CHECKPOINTS)
-    val = study.of_split(Split.VAL)
-    checkpointing = Checkpointing(
-        folder=place,
-        every=settings.checkpoint_every,
-        keep=settings.keep_checkpoints,
-        base_id=study.request.base.base_id,
-        score=lambda name: study.score(val, study.request.adapter_id, name, progress),
-        selecting=study.selecting,
-        patience=settings.patience,
-        min_delta=settings.min_delta,
-        most_bytes=None if settings.checkpoint_gib is None else round(settings.checkpoint_gib * (1 << 30)),
-    )
-    recipe = Recipe(
-        lr=settings.lr if lr is None else lr,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip=settings.clip,
-        accumulation=settings.accumulation,
-        optimizer=optimizer_name(settings.optimizer, study.compute),
-        beta2=0.999,
-        seed=_seed(study.request),
-    )
-    start = trained_state(study.model)
-    passes = Passes(settings.pass_tokens, read_changes(folder))
-    compute = study.compute
-    while not _fits(study, recipe, checkpointing, passes, compute, folder, progress):
-        free_memory()
-        done = checkpoints.newest_whole(place)
-        if done is None:
-            restore(study.model, start)
-        if not compute.on_gpu and compute.threads > 1 and compute.ranks.count == 1:
-            compute = replace(compute, threads=1)  # the same sums, one after another
-            continue
-        passes = _smaller(study, passes, done.step if done else 0)
-        write_changes(folder, passes.changes)
-        text = (
-            f"memory ran out; on from step {passes.changes[-1].after_step} in passes of {passes.changes[-1].tokens} tokens"
-        )
-        if compute.ranks.count > 1:
-            return text
-        progress(Progress(study.request.run_id, "train", done.step if done else 0, 0, text))
-    return None
-
-
-def _fits(
-    study: Study,
-    recipe: Recipe,
-    checkpointing: Checkpointing,
-    passes: Passes,
-    compute: Compute,
-    folder: Path,
-    progress: Observer,
-) -> bool:
-    """Trains on from the newest checkpoint; False when memory ran out on the way."""
-    done = checkpoints.newest_whole(checkpointing.folder)
-    pacing = Pacing(sum(len(example.ids) for batch in study.batches for example in batch.examples))
-    begun = done.step if done else 0
-    with ExitStack() as written:
-        first = compute.ranks.first
-        metrics = written.enter_context(MetricsFile(folder / METRICS, begun)) if first else None
-
-        def on_step(record: StepRecord) -> None:
-            if metrics is None:
-                return
-            metrics.add(record)
-            pace = pacing.after(record)
-            progress(
-                Progress(
-                    study.request.run_id,
-                    "train",
-                    record.step,
-                    record.steps,
-                    f"epoch {record.epoch + 1}, {record.tokens:,} tokens",
-                    record.loss,
-                    pace.tokens_per_second if pace else None,
-                    pace.seconds_left if pace else None,
-                )
-            )
-
-        told = trackers(study.request.settings.train.report_to, folder, study.request.run_id, begun) if first else []
-        try:
-            fit(
-                study.model,
-                study.batches,
-                recipe,
-                compute=compute,
-                pad=study.pad,
-                folder=folder,
-                on_step=on_step,
-                checkpointing=checkpointing,
-                passes=passes,
-                trackers=told,
-                clock=study.clock,
-            )
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-    return True
-
-
-def _smaller(study: Study, passes: Passes, checkpoint: int) -> Passes:
-    largest = max(batch.padded for batch in study.batches)
-    less = passes.smaller(checkpoint, largest, max(batch.longest for batch in study.batches))
-    if less is None:
-        raise RunError(
-            "memory ran out with one chunk at a time in the model",
-            hint="`mailtide plan` says what takes how much; model.context, model.quantize and train.lora_r lower it",
-        )
-    return less
-
-
 def trained_state(model: Any) -> dict[str, torch.Tensor]:
     """A copy of the weights that are trained, in the machine's memory."""
     return trained_weights(model)
@@ -299,7 +170,7 @@ def _to_train(home: Home, request: RunRequest, network: Any, compute: Compute) -
         return model
     builtin = request.base.kind == "builtin"
     return fresh_adapter(
-        network, settings.train, builtin=builtin, quantize=quantize, checkpointing=checkpointing, seed=_seed(request)
+        network, settings.train, builtin=builtin, quantize=quantize, checkpointing=checkpointing, seed=seed_of(request)
     )
 
 
@@ -320,6 +191,6 @@ def padding(tokenizer: Any) -> int:
     return 0
 
 
-def _seed(request: RunRequest) -> int:
+def seed_of(request: RunRequest) -> int:
     """Another for each run, and the same whenever the run is repeated."""
     return int(request.run_id[:8], 16)

@@ -19,7 +19,7 @@ from retrain.models.base import build, find_base, learn_tokenizer, locate, packe
 from retrain.models.loaded import Loaded
 from retrain.models.model import choose_compute, load_base, load_tokenizer
 from retrain.training.batches import AS_WRITTEN, Source, encode
-from retrain.training.trainer import StepRecord
+from retrain.training.metrics import StepRecord
 from tests.support.mailroom import TINY, Mailroom, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
+from retrain.training.metrics import StepRecord
 from retrain.training.pace import Pacing
-from retrain.training.trainer import StepRecord
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.wording import training_line
 from streams.runner import Step

@@ -21,8 +21,11 @@ from retrain.models.loaded import Loaded
 from retrain.models.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
 from retrain.training import checkpoints
 from retrain.training.batches import Batch, Example, Source, encode, groups_of_like_length
+from retrain.training.checkpointing import Checkpointing
+from retrain.training.metrics import StepRecord
+from retrain.training.recipe import Recipe
 from retrain.training.tracking import trackers
-from retrain.training.trainer import Checkpointing, Recipe, StepRecord, fit
+from retrain.training.trainer import Training, fit
 from tests.support.mailroom import TINY, letters
 
 COMPUTE = choose_compute(ModelSettings(), 1)
@@ -59,9 +62,7 @@ def trained(
     model: Any, batches: list[Batch], folder: Path, recipe: Recipe = RECIPE, checkpointing: Checkpointing | None = None
 ) -> list[StepRecord]:
     records: list[StepRecord] = []
-    fit(
-        model, batches, recipe, compute=COMPUTE, pad=1, folder=folder, on_step=records.append, checkpointing=checkpointing
-    )  # fmt: skip
+    fit(Training(Loaded(model, COMPUTE, 1), batches, recipe, folder, records.append, checkpointing))
     return records
 
 
@@ -83,10 +84,8 @@ def test_an_adapter_does_not_depend_on_the_number_of_cores(
         recipe = TRAIN.model_copy(update={"lora_dropout": dropout})
         model = fresh_adapter(network, recipe, builtin=True, quantize=True, checkpointing=False, seed=3)
         records: list[StepRecord] = []
-        fit(
-            model, [batch] * 3, RECIPE, compute=replace(COMPUTE, threads=threads), pad=1, folder=tmp_path,
-            on_step=records.append,
-        )  # fmt: skip
+        loaded = Loaded(model, replace(COMPUTE, threads=threads), 1)
+        fit(Training(loaded, [batch] * 3, RECIPE, tmp_path, records.append))
         ends.append(([record.loss for record in records], weights(model)))
     for losses, values in ends[1:]:
         assert losses == ends[0][0]
@@ -212,10 +211,16 @@ def test_a_tracker_hears_the_losses(base: Path, examples: list[Example], tmp_pat
 
     records: list[StepRecord] = []
     fit(
-        model, pairs(examples), RECIPE, compute=COMPUTE, pad=1, folder=tmp_path, on_step=records.append,
-        checkpointing=saving(tmp_path / "checkpoints", measure),
-        trackers=trackers(("tensorboard",), tmp_path, "0a", 0),
-    )  # fmt: skip
+        Training(
+            Loaded(model, COMPUTE, 1),
+            pairs(examples),
+            RECIPE,
+            tmp_path,
+            records.append,
+            saving(tmp_path / "checkpoints", measure),
+            trackers=trackers(("tensorboard",), tmp_path, "0a", 0),
+        )
+    )
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     told = events.Scalars("train/loss")
@@ -250,7 +255,7 @@ def test_weights_that_a_gradient_has_ruined_are_never_a_checkpoint(
     with pytest.raises(
         RunError, match=f"not finite after step 3, on chunks {examples[4].chunk_id}, {examples[5].chunk_id}"
     ):
-        fit(model, pairs(examples), RECIPE, compute=COMPUTE, pad=1, folder=tmp_path, on_step=ruin, checkpointing=plan)
+        fit(Training(Loaded(model, COMPUTE, 1), pairs(examples), RECIPE, tmp_path, ruin, plan))
     whole = checkpoints.newest_whole(tmp_path)
     assert whole is not None and whole.step == 2
 

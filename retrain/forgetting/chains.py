@@ -33,7 +33,9 @@ from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, fresh_adapter, load_base
 from retrain.study import restore, trained_state
 from retrain.training.batches import batches_of
-from retrain.training.trainer import Recipe, StepRecord, fit, optimizer_name
+from retrain.training.metrics import StepRecord
+from retrain.training.recipe import recipe_of
+from retrain.training.trainer import Training, fit
 
 SHARED = "window-0"
 BASE = "base"
@@ -149,29 +151,11 @@ def _train(
         schedule = orders.late(schedule)
     batches = batches_of(((batch.epoch, batch.chunk_ids) for batch in schedule.batches()), material.examples)
     train = settings.train
-    recipe = Recipe(
-        lr=train.lr,
-        warmup=train.warmup,
-        weight_decay=train.weight_decay,
-        clip=train.clip,
-        accumulation=train.accumulation,
-        optimizer=optimizer_name(train.optimizer, bench.compute),
-        beta2=0.999,
-        seed=bench.seed,
-    )
     records: list[StepRecord] = []
     wall, cpu = time.monotonic(), time.process_time()
     scratch = private_dir(bench.folder / "scratch")
-    fit(
-        bench.model,
-        batches,
-        recipe,
-        compute=bench.compute,
-        pad=material.pad,
-        folder=scratch,
-        on_step=records.append,
-        passes=Passes(train.pass_tokens),
-    )
+    recipe = recipe_of(train, bench.compute, bench.seed)
+    fit(Training(bench.loaded, batches, recipe, scratch, records.append, passes=Passes(train.pass_tokens)))
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
     losses = _losses(bench, arm.name, [idx for idx in material.windows if idx <= window])
     coverage = coverage_on(lineage, manifest, schedule, schedule.steps(train.accumulation), train.accumulation)

@@ -23,7 +23,7 @@ from retrain.models.base import build
 from retrain.models.model import Compute, load_tokenizer
 from retrain.training.batches import Example, Source, encode
 from retrain.training.checkpoints import seal
-from retrain.training.trainer import StepRecord
+from retrain.training.metrics import StepRecord
 
 
 @dataclass(frozen=True, slots=True)

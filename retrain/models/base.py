@@ -29,10 +29,13 @@ from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file
 from pipeline.runs.requests import BaseRef, RunRequest, ShardRef
 from pipeline.runs.runfiles import Exclusions
+from retrain.models.loaded import Loaded
 from retrain.models.model import Compute
 from retrain.training.batches import AS_WRITTEN, Batch, Example
 from retrain.training.checkpoints import seal
-from retrain.training.trainer import Recipe, StepRecord, fit
+from retrain.training.metrics import StepRecord
+from retrain.training.recipe import Recipe
+from retrain.training.trainer import Training, fit
 
 START, PAD = "<s>", "<pad>"
 
@@ -125,7 +128,7 @@ def build(
         beta2=0.95,
         seed=seed % 2**32,
     )
-    fit(network, batches, recipe, compute=compute, pad=tokenizer.pad_token_id, folder=folder, on_step=on_step)
+    fit(Training(Loaded(network, compute, tokenizer.pad_token_id), batches, recipe, folder, on_step))
     network.to("cpu").save_pretrained(str(folder))
 
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from pipeline.home import write_atomic
-from retrain.training.trainer import StepRecord
 
 METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step: ``loss`` in nats per token, ``tokens`` through the model so far, ``seconds`` since the start."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    lr: float
+    tokens: int
+    seconds: float
 
 
 class MetricsFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from retrain.training.trainer import StepRecord
+from retrain.training.metrics import StepRecord
 
 RECENT_STEPS = 16
 """Steps that the rate is taken over: enough to even out long and short batches, few enough to show a change."""

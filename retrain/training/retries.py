@@ -16,20 +16,20 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import fsync_dir, private_dir
 from pipeline.runs.attempts import Attempts, read_attempts, write_attempts
-from pipeline.runs.runfiles import read_losses
 from retrain.progress import Observer, Progress
-from retrain.study import CHECKPOINTS, Study, restore, train, trained_state
-from retrain.training import checkpoints
+from retrain.study import CHECKPOINTS, Study, restore, trained_state
+from retrain.training.checkpointing import history_of
 from retrain.training.early_stopping import Scored, best_step, mean_loss
 from retrain.training.metrics import METRICS
+from retrain.training.to_the_end import train
 
 MOVED = (METRICS, PASSES, CHECKPOINTS)
 """What an attempt leaves; the checkpoints are moved last, so where they are all of it is."""
 
 
 def train_until_better(study: Study, folder: Path, progress: Observer) -> str | None:
-    """:func:`retrain.study.train`, as often as ``train.retry`` asks for. Once, where no val chunk may choose: there is then
-    nothing to tell an improvement by that would not judge as well."""
+    """:func:`retrain.training.to_the_end.train`, as often as ``train.retry`` asks for. Once, where no val chunk may choose:
+    there is then nothing to tell an improvement by that would not judge as well."""
     settings = study.request.settings.train
     retry, selecting, ranks = settings.retry, study.selecting, study.compute.ranks
     if not retry.attempts or selecting is None:
@@ -104,11 +104,7 @@ def _empty(folder: Path) -> None:
 
 def _best(folder: Path, selecting: Collection[str]) -> Scored:
     """The checkpoint of the attempt under way that its loss speaks for."""
-    history = []
-    for checkpoint in checkpoints.find(folder / CHECKPOINTS):
-        loss = mean_loss(read_losses(checkpoint.folder / checkpoints.LOSSES), selecting)
-        if loss is not None:
-            history.append(Scored(checkpoint.step, loss))
+    history = history_of(folder / CHECKPOINTS, selecting)
     best = best_step(history)
     if best is None:
         raise RunError("training left no checkpoint with a loss", hint="run `mailtide retrain --confirm` again")

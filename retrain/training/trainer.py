@@ -9,12 +9,11 @@ gradients with the others once a step.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
@@ -25,80 +24,20 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from pipeline.capacity.passes import CPU_PASS_TOKENS, Passes
 from pipeline.errors import RunError
-from pipeline.runs.runfiles import Loss, read_losses, write_losses
-from retrain.evaluation.nll import token_nll
+from pipeline.runs.runfiles import Loss, write_losses
 from retrain.models.adapters import save_adapter
-from retrain.models.model import Compute
+from retrain.models.loaded import Loaded
 from retrain.processes.ranks import Ranks
 from retrain.processes.sharding import Gathered, Shared, gathered, load_adapter, restore_optimizer
-from retrain.processes.shares import shared_passes
 from retrain.training import checkpoints
-from retrain.training.batches import IDLE, Batch, Example, collate, groups_of_like_length
-from retrain.training.clock import Clock, PassTimes
-from retrain.training.early_stopping import Scored, best_step, mean_loss, should_stop
-from retrain.training.lanes import IN_TURN, Lanes
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How weights move: peak learning rate, warm-up as a share of the steps, then a cosine to zero."""
-
-    lr: float
-    warmup: float
-    weight_decay: float
-    clip: float
-    accumulation: int
-    optimizer: str
-    beta2: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """One optimizer step: ``loss`` in nats per token, ``tokens`` through the model so far, ``seconds`` since the start."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    lr: float
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpointing:
-    """When and where checkpoints are kept, how each is scored on val, and when training stops early.
-
-    ``score`` gives the losses on val of the model as it stands, under a checkpoint's name. ``selecting`` are the chunks
-    that may choose; None, and nothing stops early. The newest ``keep`` stay on the disk, fewer where they take more than
-    ``most_bytes``.
-    """
-
-    folder: Path
-    every: int
-    keep: int
-    base_id: str
-    score: Callable[[str], list[Loss]]
-    selecting: frozenset[str] | None
-    patience: int
-    min_delta: float
-    most_bytes: int | None = None
-
-    def history(self) -> list[Scored]:
-        """The loss of every checkpoint so far on the chunks that may choose."""
-        if self.selecting is None:
-            return []
-        scored = []
-        for checkpoint in checkpoints.find(self.folder):
-            loss = mean_loss(read_losses(checkpoint.folder / checkpoints.LOSSES), self.selecting)
-            if loss is not None:
-                scored.append(Scored(checkpoint.step, loss))
-        return scored
-
-    def stops(self) -> bool:
-        return should_stop(self.history(), self.patience, self.min_delta)
-
+from retrain.training.batches import Batch
+from retrain.training.checkpointing import Checkpointing
+from retrain.training.clock import Clock
+from retrain.training.early_stopping import best_step, should_stop
+from retrain.training.gradients import Gradients, SharedGradients
+from retrain.training.lanes import Lanes
+from retrain.training.metrics import StepRecord
+from retrain.training.recipe import Recipe
 
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 """In a checkpoint, by the names that transformers gives them."""
@@ -107,40 +46,52 @@ SUITING = Passes()
 """Passes of the size that suits the device."""
 
 
-def optimizer_name(asked: str, compute: Compute) -> str:
-    """What ``train.optimizer: auto`` means here."""
-    if asked != "auto":
-        return asked
-    return "paged_adamw_8bit" if compute.on_gpu and not compute.sharded else "adamw_torch_fused"
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is trained on what, and how: the weights of ``loaded`` move in place on ``batches``, in their order.
 
-
-def fit(
-    model: Any,
-    batches: Sequence[Batch],
-    recipe: Recipe,
-    *,
-    compute: Compute,
-    pad: int,
-    folder: Path,
-    on_step: Callable[[StepRecord], None],
-    checkpointing: Checkpointing | None = None,
-    passes: Passes = SUITING,
-    trackers: Sequence[TrainerCallback] = (),
-    clock: Clock | None = None,
-) -> None:
-    """Trains ``model`` in place on ``batches``, in their order, going on from the newest whole checkpoint if there is one.
-
-    ``passes`` bound what is in the model at once; ``trackers`` hear the loss of each step and checkpoint; ``clock`` adds up
-    where the time went. Raises ``RunError`` naming the chunks of the batch when a loss is not a number.
+    ``on_step`` hears of each optimizer step; ``passes`` bound what is in the model at once; ``trackers`` hear the loss of
+    each step and checkpoint; ``clock`` adds up where the time went. ``folder`` is for what the trainer writes beside
+    checkpoints.
     """
-    steps = math.ceil(len(batches) / recipe.accumulation)
+
+    loaded: Loaded
+    batches: Sequence[Batch]
+    recipe: Recipe
+    folder: Path
+    on_step: Callable[[StepRecord], None]
+    checkpointing: Checkpointing | None = None
+    passes: Passes = SUITING
+    trackers: Sequence[TrainerCallback] = ()
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return math.ceil(len(self.batches) / self.recipe.accumulation)
+
+
+def fit(training: Training) -> None:
+    """Trains, going on from the newest whole checkpoint if there is one.
+
+    Raises ``RunError`` naming the chunks of the batch when a loss is not a number.
+    """
+    compute, checkpointing = training.loaded.compute, training.checkpointing
     resume = None
     if checkpointing is not None:
         resume = newest(checkpointing.folder, compute.ranks)
-        if resume is not None and (resume.step >= steps or compute.ranks.agreed(checkpointing.stops)):
+        if resume is not None and (resume.step >= training.steps or compute.ranks.agreed(checkpointing.stops)):
             return
-    arguments = TrainingArguments(
-        output_dir=str(folder),
+    with compute.lanes(compute.threads) as lanes:
+        trainer = ScheduleTrainer(training, lanes)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
+
+
+def arguments_of(training: Training) -> TrainingArguments:
+    """What transformers is told; what would write, log or draw at random is turned off, as it is done here."""
+    recipe, checkpointing, steps = training.recipe, training.checkpointing, training.steps
+    return TrainingArguments(
+        output_dir=str(training.folder),
         max_steps=steps,
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.lr,
@@ -151,7 +102,7 @@ def fit(
         max_grad_norm=recipe.clip,
         optim=recipe.optimizer,
         seed=recipe.seed,
-        use_cpu=not compute.on_gpu,
+        use_cpu=not training.loaded.compute.on_gpu,
         save_strategy="no" if checkpointing is None else "steps",
         save_steps=500 if checkpointing is None else checkpointing.every,
         logging_strategy="no",
@@ -163,61 +114,33 @@ def fit(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
     )
-    with compute.lanes(compute.threads) as side_by_side:
-        trainer = ScheduleTrainer(
-            model,
-            arguments,
-            batches,
-            compute=compute,
-            side_by_side=side_by_side,
-            pad=pad,
-            on_step=on_step,
-            checkpointing=checkpointing,
-            passes=passes,
-            trackers=trackers,
-            clock=clock or Clock(on_gpu=compute.on_gpu),
-        )
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
 
 
 class ScheduleTrainer(Trainer):  # type: ignore[misc]
     """Takes batches as they come, one epoch in all; epochs are the schedule's affair."""
 
-    def __init__(
-        self,
-        model: Any,
-        arguments: TrainingArguments,
-        batches: Sequence[Batch],
-        *,
-        compute: Compute,
-        side_by_side: Lanes,
-        pad: int,
-        on_step: Callable[[StepRecord], None],
-        checkpointing: Checkpointing | None,
-        passes: Passes,
-        trackers: Sequence[TrainerCallback],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, training: Training, lanes: Lanes) -> None:
         def heard(record: StepRecord) -> None:
-            on_step(record)
+            training.on_step(record)
             self._track({"loss": record.loss, "learning_rate": record.lr, "tokens": record.tokens, "epoch": record.epoch})
 
-        self._passes = passes
-        self._side_by_side = side_by_side
-        self._one_after_another = True
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._batches = batches
-        self._compute = compute
-        self._pad = pad
-        self._checkpointing = checkpointing
-        self._clock = clock
-        self._meter = StepMeter(batches, arguments, heard, clock)
-        super().__init__(model=model, args=arguments, train_dataset=batches, callbacks=[self._meter, *trackers])
+        loaded, clock = training.loaded, training.clock
+        self._training = training
+        self._compute = loaded.compute
+        self._meter = StepMeter(training.batches, training.recipe.accumulation, heard, clock)
+        super().__init__(
+            model=loaded.model,
+            args=arguments_of(training),
+            train_dataset=training.batches,
+            callbacks=[self._meter, *training.trackers],
+        )
         self.remove_callback(PrinterCallback)
+        several = loaded.compute.ranks.count > 1
+        self._gradients = SharedGradients(loaded, clock, self.accelerator) if several else Gradients(loaded, clock, lanes)
 
     def get_train_dataloader(self) -> Any:
-        order: Any = InOrder(len(self._batches), self._compute.ranks.count)
-        batches: Any = self._batches
+        order: Any = InOrder(len(self._training.batches), self._compute.ranks.count)
+        batches: Any = self._training.batches
         return self.accelerator.prepare(DataLoader(batches, batch_sampler=order, collate_fn=_only))
 
     def get_batch_samples(
@@ -237,11 +160,11 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         started = time.perf_counter()
         batch = inputs["batch"]
         model.train()
-        most = self._passes.at(self.state.global_step + 1) or (batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS)
-        several = self._compute.ranks.count > 1
-        total, times = (self._share if several else self._whole)(model, batch, most, num_items_in_batch)
+        suiting = batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS
+        most = self._training.passes.at(self.state.global_step + 1) or suiting
+        total, times = self._gradients.add(model, batch, most, num_items_in_batch)
         value = float(total)
-        self._clock.passes(times, time.perf_counter() - started)
+        self._training.clock.passes(times, time.perf_counter() - started)
         if not math.isfinite(value):
             names = ", ".join(example.chunk_id for example in batch.examples)
             raise RunError(
@@ -250,55 +173,6 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             )
         self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
         return total
-
-    def _whole(self, model: Any, batch: Batch, most: int, counted: int) -> tuple[torch.Tensor, list[PassTimes]]:
-        """All passes of a batch, side by side where that changes nothing: their loss over ``counted`` tokens, and when each
-        did what."""
-        now = self._clock.now
-
-        def gradients(examples: Sequence[Example]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...], PassTimes]:
-            begins = now()
-            group = collate(examples, self._pad, self._compute.device)
-            forward = now()
-            loss = token_nll(model, group, self._compute).sum() / counted
-            backward = now()
-            found = torch.autograd.grad(loss, self._trained, allow_unused=True)
-            return loss.detach(), found, (begins, forward, backward, now())
-
-        chance = torch.get_rng_state()
-        groups = groups_of_like_length(batch.examples, most)
-        total = torch.zeros((), device=self.args.device)
-        times = []
-        for loss, found, taken in (IN_TURN if self._one_after_another else self._side_by_side)(gradients, groups):
-            total += loss
-            times.append(taken)
-            for parameter, gradient in zip(self._trained, found, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        # What draws chance (dropout) must draw it in one order: the first batch shows whether the model does.
-        self._one_after_another = self._one_after_another and (not groups or not torch.equal(chance, torch.get_rng_state()))
-        return total, times
-
-    def _share(self, model: Any, batch: Batch, most: int, counted: int) -> tuple[torch.Tensor, list[PassTimes]]:
-        """This process's passes of a batch, and when each did what; the loss of all of them over ``counted`` tokens."""
-        ranks, now = self._compute.ranks, self._clock.now
-        times: list[PassTimes] = []
-        passes = shared_passes(batch.examples, ranks.count, most)[ranks.rank]
-        total = torch.zeros((), device=self.args.device)
-        for place, examples in enumerate(passes):
-            begins = now()
-            group = collate(examples or IDLE, self._pad, self._compute.device)
-            alone = self.accelerator.no_sync(model) if place < len(passes) - 1 else contextlib.nullcontext()
-            with alone:
-                forward = now()
-                nats = token_nll(model, group, self._compute).sum() * (1 if examples else 0)
-                backward = now()
-                # DDP takes the mean over processes; theirs are shares of one sum.
-                torch.autograd.backward(nats * (ranks.count / counted))
-            times.append((begins, forward, backward, now()))
-            total += nats.detach() / counted
-        whole: torch.Tensor = self.accelerator.reduce(total, "sum")
-        return whole, times
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: tokens and seconds are."""
@@ -326,24 +200,25 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        plan = self._checkpointing
+        plan, clock = self._training.checkpointing, self._training.clock
         if plan is None:
             return
         step = self.state.global_step
-        losses = self._clock.timed("measuring", lambda: plan.score(checkpoints.name_of(step)))
+        losses = clock.timed("measuring", lambda: plan.score(checkpoints.name_of(step)))
         started = time.perf_counter()
         if losses:
             self._track({"eval_loss": sum(loss.nll for loss in losses) / sum(loss.n_tokens for loss in losses)})
         whole = gathered(self.model, self.optimizer.optimizer) if self._compute.sharded else None
         if self._compute.ranks.agreed(lambda: self._keep(plan, step, losses, whole)):
             self.control.should_training_stop = True
-        self._clock.until_now("checkpoints", started)
+        clock.until_now("checkpoints", started)
 
     def _keep(self, plan: Checkpointing, step: int, losses: list[Loss], whole: Gathered | None) -> bool:
         """Writes the checkpoint of ``step``; whether training should stop there. Raises ``RunError`` instead when a
         gradient has ruined the weights: the checkpoint before stays the last one. ``whole`` is given where this process
         holds but a part of what is written."""
-        self._require_finite(step, self._trained if whole is None else list(whole.weights.values()))
+        trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+        self._require_finite(step, trained if whole is None else whole.weights.values())
         written = checkpoints.partial(plan.folder)
         save_adapter(self.model, written, base_id=plan.base_id, weights=None if whole is None else whole.weights)
         if whole is None:
@@ -364,11 +239,11 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         """Past ``Trainer.log``, which would keep them all in the state of each checkpoint."""
         self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
-    def _require_finite(self, step: int, weights: Sequence[torch.Tensor]) -> None:
+    def _require_finite(self, step: int, weights: Iterable[torch.Tensor]) -> None:
         if all(bool(torch.isfinite(weight).all()) for weight in weights):
             return
         each = self.args.gradient_accumulation_steps
-        made = self._batches[(step - 1) * each : step * each]
+        made = self._training.batches[(step - 1) * each : step * each]
         names = ", ".join(example.chunk_id for batch in made for example in batch.examples)
         raise RunError(
             f"the weights are not finite after step {step}, on chunks {names}",
@@ -380,14 +255,10 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
     """Adds up what the batches of an optimizer step report, and passes it on when the step is made."""
 
     def __init__(
-        self,
-        batches: Sequence[Batch],
-        arguments: TrainingArguments,
-        on_step: Callable[[StepRecord], None],
-        clock: Clock,
+        self, batches: Sequence[Batch], accumulation: int, on_step: Callable[[StepRecord], None], clock: Clock
     ) -> None:
         self._tokens = list(accumulate(sum(len(example.ids) for example in batch.examples) for batch in batches))
-        self._accumulation = int(arguments.gradient_accumulation_steps)
+        self._accumulation = accumulation
         self._on_step = on_step
         self._clock = clock
         self._started = time.monotonic()

@@ -148,9 +148,10 @@ def _trained(home: Home, request: RunRequest, kill_after: int | None = None) -> 
     from retrain.models.base import find_base
     from retrain.models.model import choose_compute
     from retrain.progress import Progress
-    from retrain.study import CHECKPOINTS, open_study, train
+    from retrain.study import CHECKPOINTS, open_study
     from retrain.training import checkpoints
     from retrain.training.metrics import METRICS, read_metrics
+    from retrain.training.to_the_end import train
 
     def observe(progress: Progress) -> None:
         if progress.step == "train" and progress.done == kill_after:

@@ -92,9 +92,11 @@ def main(asked: dict[str, object]) -> None:
     from pipeline.capacity.passes import Passes
     from pipeline.config.settings import ModelSettings, TrainSettings
     from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.loaded import Loaded
     from retrain.models.model import choose_compute, fresh_adapter, load_base, load_tokenizer
     from retrain.training.batches import Batch, Example
-    from retrain.training.trainer import Recipe, fit
+    from retrain.training.recipe import Recipe
+    from retrain.training.trainer import Training, fit
     from tests.bench.rivals import sft_trainer
 
     folder, what = Path(str(asked["folder"])), asked["what"]
@@ -121,9 +123,7 @@ def main(asked: dict[str, object]) -> None:
             recipe = Recipe(1e-4, 0.0, 0.0, 1.0, 1, "adamw_torch_fused", 0.999, 1)
             batches = [Batch(0, examples)] * STEPS
             passes = Passes(ROWS * LENGTH if what == "pass" else None)
-            fit(
-                model, batches, recipe, compute=compute, pad=1, folder=folder, on_step=lambda record: None, passes=passes
-            )  # fmt: skip
+            fit(Training(Loaded(model, compute, 1), batches, recipe, folder, lambda record: None, passes=passes))
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     print(int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) / 1024)
 

@@ -45,9 +45,11 @@ def bench_training_against_trl(data: Path, quick: bool = False) -> list[BenchRow
 
     from retrain.evaluation.nll import token_nll
     from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.loaded import Loaded
     from retrain.models.model import choose_compute, fresh_adapter, load_base
     from retrain.training.batches import Batch, Source, batches_of, collate, encode
-    from retrain.training.trainer import Recipe, fit
+    from retrain.training.recipe import Recipe
+    from retrain.training.trainer import Training, fit
 
     settings = ModelSettings()
     compute = choose_compute(settings, 1)
@@ -69,7 +71,7 @@ def bench_training_against_trl(data: Path, quick: bool = False) -> list[BenchRow
             return fresh_adapter(model, TrainSettings(), builtin=False, quantize=True, checkpointing=False, seed=0)
 
         def trained(model: Any, batches: Sequence[Batch]) -> None:
-            fit(model, batches, recipe, compute=compute, pad=1, folder=root, on_step=lambda record: None)
+            fit(Training(Loaded(model, compute, 1), batches, recipe, root, lambda record: None))
 
         def ours(model: Any, drawn: set[str]) -> float:
             home = Path(tempfile.mkdtemp(dir=root))

@@ -48,9 +48,11 @@ def bench_training(data: Path, quick: bool = False) -> list[BenchRow]:
     import torch
 
     from retrain.models.base import learn_tokenizer, new_network
+    from retrain.models.loaded import Loaded
     from retrain.models.model import choose_compute, fresh_adapter, load_base
     from retrain.training.batches import Source, batches_of, encode
-    from retrain.training.trainer import Recipe, fit
+    from retrain.training.recipe import Recipe
+    from retrain.training.trainer import Training, fit
 
     model = ModelSettings()
     shape = model.builtin
@@ -81,7 +83,7 @@ def bench_training(data: Path, quick: bool = False) -> list[BenchRow]:
 
         def rate(batches: Sequence[Batch]) -> float:
             started = time.process_time()
-            fit(network, batches, recipe, compute=compute, pad=1, folder=root, on_step=lambda record: None)
+            fit(Training(Loaded(network, compute, 1), batches, recipe, root, lambda record: None))
             return sum(batch.n_labels for batch in batches) / (time.process_time() - started)
 
         source = random.Random(0)
