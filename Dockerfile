@@ -14,7 +14,7 @@ COPY streams streams
 COPY configs configs
 
 FROM source AS built-light
-RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[kafka,keyring]'
+RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[kafka,keyring,secrets]'
 
 # torch from an index of CPU-only wheels makes the image some gigabytes smaller; without one it is the same as for CUDA,
 # which trains on a CPU all the same.
@@ -22,10 +22,10 @@ FROM source AS built-cpu
 ARG TORCH_INDEX=""
 RUN if [ -n "$TORCH_INDEX" ]; then \
         /opt/mailtide/bin/pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch; \
-    fi && /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,kafka,keyring]'
+    fi && /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,kafka,keyring,secrets]'
 
 FROM source AS built-cuda
-RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,benchmarks,kafka,keyring]'
+RUN /opt/mailtide/bin/pip install --constraint constraints.txt '.[train,benchmarks,kafka,keyring,secrets]'
 
 FROM python:3.11.13-slim-bookworm AS runtime
 RUN groupadd --gid 10001 mailtide \

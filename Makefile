@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3.11
 STAMP := $(VENV)/.installed
 
-EXTRAS := train,benchmarks,kafka,keyring,plots,search,serve,tracking,weaviate,dev
+EXTRAS := train,benchmarks,kafka,keyring,plots,search,secrets,serve,tracking,weaviate,dev
 ifeq ($(shell uname -s),Linux)
 EXTRAS := $(EXTRAS),liger
 endif

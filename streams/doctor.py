@@ -27,6 +27,7 @@ PURPOSES = {
     "train": "packages to train and to generate answers",
     "serve": "packages to serve",
     "search": "packages to search by vectors",
+    "secrets": "packages to mask further secrets",
 }
 NEEDED = ("", "train")
 """Extras that whoever retrains needs; of the others it is told what is missing, which is no fault."""

@@ -270,9 +270,19 @@ class PrivacySettings(Group):
     mask_personal: tuple[Literal["card", "iban", "id", "phone", "email"], ...] = Field(
         default=(), description="personal data that becomes [masked:KIND]: any of card, iban, id, phone, email; frozen"
     )
+    detectors: tuple[Literal["detect-secrets"], ...] = Field(
+        default=(),
+        description="whose forms are masked beside our own: detect-secrets (extra secrets); frozen, with version",
+    )
     canaries: int = Field(
         default=0, ge=0, le=100, description="numbers planted per window, to see what later adapters remember; frozen"
     )
+
+    @model_validator(mode="after")
+    def _detectors_add_to_our_own(self) -> PrivacySettings:
+        if self.detectors and not self.mask_credentials:
+            raise ValueError("detectors need mask_credentials, which they add to")
+        return self
 
 
 class CostSettings(Group):

@@ -3,7 +3,7 @@
 What is found is replaced by ``[masked:KIND]``: the same words for the same kind everywhere and always, so that what is
 masked can be counted, and so that masking again changes nothing. Credentials: :mod:`pipeline.privacy.credentials` knows
 shapes and :mod:`pipeline.privacy.labelled` what words say of the value behind them. Personal data:
-:mod:`pipeline.privacy.personal`.
+:mod:`pipeline.privacy.personal`. Another library's forms, by setting: :mod:`pipeline.privacy.detectors`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import reduce
 
 from pipeline.config.settings import PrivacySettings
 from pipeline.privacy.credentials import Mark, replace_shapes
@@ -36,16 +37,16 @@ def find_credentials(text: str, mark: Mark) -> str:
 
 def masker(privacy: PrivacySettings) -> Callable[[str], str]:
     """What a store with these settings does to subjects and words before anything is cut from them."""
-    if not privacy.mask_personal:
-        return mask_credentials if privacy.mask_credentials else str
-    from pipeline.privacy.personal import find_personal
+    steps: list[Callable[[str], str]] = [mask_credentials] if privacy.mask_credentials else []
+    if privacy.detectors:
+        from pipeline.privacy.detectors import find_detected
 
-    def mask(text: str) -> str:
-        if privacy.mask_credentials:
-            text = mask_credentials(text)
-        return find_personal(text, privacy.mask_personal, _placeholder_of)
+        steps.append(lambda text: find_detected(text, _placeholder_of))
+    if privacy.mask_personal:
+        from pipeline.privacy.personal import find_personal
 
-    return mask
+        steps.append(lambda text: find_personal(text, privacy.mask_personal, _placeholder_of))
+    return lambda text: reduce(lambda masked, step: step(masked), steps, text)
 
 
 def count_masked(text: str) -> Counter[str]:

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from pipeline.config.settings import Settings
 
 
+ADDED: dict[str, object] = {"privacy.detectors": []}
+"""What stores hold that were made before a setting was there: its value then, and for good."""
+
+
 def frozen_settings(settings: Settings) -> dict[str, object]:
-    """The settings that freeze, by name. A tokenizer counts as what its file holds, not as where it lies."""
+    """The settings that freeze, by name. A tokenizer counts as what its file holds, not as where it lies, a detector with
+    the version of its package. Raises ``ConfigError`` where one of them is not there."""
     return {
         "seed": settings.seed,
         "split.train": settings.split.train,
@@ -31,6 +36,7 @@ def frozen_settings(settings: Settings) -> dict[str, object]:
         "chunk.ruler": _ruler(settings.chunk.ruler),
         "privacy.mask_credentials": settings.privacy.mask_credentials,
         "privacy.mask_personal": sorted(settings.privacy.mask_personal),
+        "privacy.detectors": _detectors(settings),
         "privacy.canaries": settings.privacy.canaries,
     }
 
@@ -47,7 +53,7 @@ def freeze(connection: DuckDBPyConnection, values: Mapping[str, object]) -> None
 def disagreements(connection: DuckDBPyConnection, settings: Settings | None, versions: Versions | None) -> list[str]:
     """One sentence with both values for each frozen one that ``settings`` or ``versions`` would change."""
     rows = connection.execute("SELECT name, value FROM frozen_values").fetchall()
-    held = {name: json.loads(value) for name, value in rows}
+    held = ADDED | {name: json.loads(value) for name, value in rows}
     wanted: dict[str, object] = {}
     if settings is not None:
         wanted |= frozen_settings(settings)
@@ -74,6 +80,14 @@ def _sentence(name: str, held: object, wanted: object) -> str:
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _detectors(settings: Settings) -> list[str]:
+    if not settings.privacy.detectors:
+        return []
+    from pipeline.privacy.detectors import installed_versions
+
+    return installed_versions(settings.privacy.detectors)
 
 
 def _ruler(name: str) -> str:

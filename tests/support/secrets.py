@@ -167,6 +167,44 @@ HARD: dict[str, Callable[[random.Random], tuple[str, tuple[str, ...]]]] = {
 """What people write too, and no rule of form finds; how much of it is found by luck is measured, not hidden."""
 
 
+OF_OTHERS: dict[str, Callable[[random.Random], tuple[str, tuple[str, ...]]]] = {
+    "Artifactory token": lambda rng: _one(
+        rng.choice(["AKC", "AP5"]) + _chars(rng, ALNUM, 60), "use {} for the repository", "artifactory={}", "{}", rng=rng
+    ),
+    "AWS bearer or context key": lambda rng: _one(
+        rng.choice(["ABIA", "ACCA", "A3TX"]) + _chars(rng, string.ascii_uppercase + "234567", 16), "key id {}", "{}",
+        rng=rng,
+    ),
+    "Cloudant password": lambda rng: _one(
+        _chars(rng, HEX, 64), "cloudant_password={}", "cl_api_key: {}", "cloudant-pw {}", rng=rng
+    ),
+    "Discord bot token": lambda rng: _one(
+        f"M{_chars(rng, ALNUM, 23)}.{_chars(rng, ALNUM, 6)}.{_chars(rng, URLSAFE, 26)}a", "client.run('{}')", "the bot: {}",
+        rng=rng,
+    ),
+    "GitLab runner registration": lambda rng: _one(
+        "GR1348941" + _chars(rng, ALNUM, 20), "gitlab-runner register -r {}", "registered with {}", rng=rng
+    ),
+    "IBM Cloud key": lambda rng: _one(
+        _chars(rng, ALNUM, 44), "ibm_cloud_iam_key: {}", "cloud-iam-token = {}", "iam_pass={}", rng=rng
+    ),
+    "IBM object storage": lambda rng: _one(
+        _chars(rng, HEX, 48), "cos_hmac_secret_access_key: {}", "ibm_cos_secret_key={}", rng=rng
+    ),
+    "Mailchimp key": lambda rng: _one(f"{_chars(rng, HEX, 32)}-us{rng.randint(1, 20)}", "mailchimp {}", "{}", rng=rng),
+    "SoftLayer key": lambda rng: _one(
+        _chars(rng, HEX, 64), "softlayer_key={}", "sl_api_key: {}", "softlayer_token {}", rng=rng
+    ),
+    "Square secret": lambda rng: _one("sq0csp-" + _chars(rng, URLSAFE, 42) + "a", "square: {}", "{}", rng=rng),
+    "Telegram bot token": lambda rng: _one(
+        f"{rng.randint(10**8, 10**10 - 1)}:{_chars(rng, 'BCDEFG', 1)}{_chars(rng, URLSAFE, 33)}a", "the bot is {}", "{}",
+        rng=rng,
+    ),
+    "Twilio key": lambda rng: _one("SK" + _chars(rng, HEX, 32), "twilio {}", "{}", rng=rng),
+}  # fmt: skip
+"""What detect-secrets documents beside the kinds above."""
+
+
 def plant(kinds: dict[str, Callable[[random.Random], tuple[str, tuple[str, ...]]]], n: int, seed: int) -> list[Planted]:
     """``n`` of the kinds in turn."""
     rng = random.Random(seed)
