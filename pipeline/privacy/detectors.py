@@ -77,4 +77,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         problem = f"privacy.detectors names {name}, which is not installed"
-        raise ConfigError([problem], hint="install the extra `secrets`, or leave privacy.detectors empty") from None
+        raise ConfigError(
+            [problem], hint="pip install 'mailtide[secrets]', or make a home without privacy.detectors"
+        ) from None

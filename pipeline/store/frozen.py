@@ -75,6 +75,10 @@ def disagreements(connection: DuckDBPyConnection, settings: Settings | None, ver
 def _sentence(name: str, held: object, wanted: object) -> str:
     if name.endswith(" version"):
         return f"{name} is {wanted} in this mailtide, but {held} in the store"
+    if name == "privacy.detectors" and wanted and held:
+        return (
+            f"{name} is {_shown(wanted)} on this machine, but frozen as {_shown(held)} in the store: install that version"
+        )
     return f"{name} is {_shown(wanted)} in the settings, but frozen as {_shown(held)} in the store"
 
 
