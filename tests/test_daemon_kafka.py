@@ -68,7 +68,7 @@ def test_without_topics_it_says_how_to_make_them(broker: Broker, archive: Path, 
     home = make_home(tmp_path / "home", settings({"kind": "mbox", "path": str(archive)}, broker, "none."))
     done = run(home.root, "run", "--until-idle")
     assert done.returncode == 1
-    assert "mailtide topics create" in done.stderr.splitlines()[-1]
+    assert f"run `mailtide --home {home.root} topics create`" in done.stderr.splitlines()[-1]
 
 
 def test_roles_are_apart_only_with_a_broker(archive: Path, tmp_path: Path) -> None:
