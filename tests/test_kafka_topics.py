@@ -85,7 +85,8 @@ def test_the_command_makes_and_checks_topics(broker: Broker, tmp_path: Path) -> 
     )
     missing = run(home, "topics", "check")
     assert missing.returncode == 1
-    assert f"{len(Topic) * 2} of {len(Topic) * 2} topics will not do; run `mailtide topics create`" in complaint(missing)
+    count, to_type = len(Topic) * 2, f"mailtide --home {home} topics create"
+    assert f"{count} of {count} topics will not do; run `{to_type}`" in complaint(missing)
     made = json.loads(run(home, "topics", "create", "--json").stdout)
     assert (len(made["made"]), made["kept"]) == (2 * len(Topic), [])
     assert "0 topics made" in run(home, "topics", "create").stdout

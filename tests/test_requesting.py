@@ -56,7 +56,7 @@ def test_without_a_daemon_it_says_what_to_start_and_asks_for_nothing(home: Home)
     assert refused.returncode == 1
     said = complaint(refused)
     assert "runs of this home go over a broker, and no daemon is here to hand them on" in said
-    assert "start `mailtide run` with the roles assign and train" in said
+    assert f"start `mailtide --home {home.root} run` with the roles assign and train" in said
     assert rows(home, "SELECT * FROM runs") == []
 
 
