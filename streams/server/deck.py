@@ -234,11 +234,6 @@ class Deck:
                 raise ApiError(409, f"adapter {adapter_id} is not loaded", param="adapter_id", code="not_loaded")
             self._aliases[alias] = adapter_id
 
-    def drop_alias(self, alias: str) -> None:
-        """Takes a name away, if there is such."""
-        with self._state:
-            self._aliases.pop(alias, None)
-
     def unload(self, adapter_id: str) -> float:
         """Waits until nobody uses an adapter and gives its memory back; returns the seconds. Raises ``ApiError``: 409 while
         a name stands for it, or when it is still in use after the longest time of a request."""
