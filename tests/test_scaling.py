@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.scaling import MAILBOXES, POLICIES, Policy, Rate, Rates, benchmark, filled, size, training
-from tests.conftest import REPOSITORY
-
-PAGE = REPOSITORY / "docs" / "scaling.md"
+from tests.bench.scaling import MAILBOXES, PAGE, POLICIES, Policy, Rate, Rates, benchmark, filled, size, training
 
 
 def rate(value: float) -> Rate:

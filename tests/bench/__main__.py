@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from tests.bench import scaling
 from tests.bench.kept import Measured, read, write
 from tests.bench.machine import describe
 from tests.bench.report import markdown, print_table
@@ -126,6 +127,8 @@ def _keep(page: Path, order: Sequence[str], name: str, measured: Measured) -> No
     in_order = {each: kept[each] for each in order if each in kept}
     write(file, machine, in_order)
     page.write_text(markdown(in_order.values(), machine), encoding="utf-8")
+    if page.resolve() == scaling.BENCHMARKS:
+        scaling.rewrite(scaling.PAGE)
 
 
 def _empty(name: str, met: bool | None, note: str) -> BenchRow:
