@@ -18,6 +18,9 @@ OpenStore = Callable[[], AbstractContextManager[Store]]
 PATIENCE_SECONDS = 2.0
 """How long another command is waited for, and a daemon that has opened the store and does not listen yet."""
 
+KEEPER_PATIENCE_SECONDS = 10.0
+"""How long a process that is to keep the store waits for one that has it for moments, again and again, as a server has."""
+
 
 def opener(home: Home, settings: Settings) -> OpenStore:
     """A function that gives the home's store to this process alone; see :func:`store_of` for what it raises."""
@@ -38,6 +41,23 @@ def store_of(home: Home, settings: Settings | None, versions: Versions | None, *
         try:
             return Store.open(home, settings, versions)
         except StoreHeldError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.05)
+
+
+def kept_store(home: Home, settings: Settings) -> Store:
+    """The store for a process that keeps it, as the daemon does. Raises ``StoreHeldError`` at once where another one keeps
+    it and answers for it, after a while where somebody has it without a pause, and else what :meth:`Store.open` does."""
+    until = time.monotonic() + KEEPER_PATIENCE_SECONDS
+    while True:
+        try:
+            return Store.open(home, settings, VERSIONS)
+        except StoreHeldError:
+            other = RemoteStore.reach(home, None, None, writes=False)
+            if other is not None:
+                other.close()
+                raise
             if time.monotonic() >= until:
                 raise
         time.sleep(0.05)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.configuration import read_home
 from pipeline.config.settings import Settings
 from pipeline.errors import ConfigError, StoreError, StoreHeldError, UsageError
 from pipeline.home import Home
@@ -22,7 +23,7 @@ from streams.demo.mailbox import write_mailbox
 from streams.held import HeldStore
 from streams.owner_socket import OwnerSocket
 from streams.remote_store import RemoteStore
-from streams.stores import opener, store_of
+from streams.stores import kept_store, opener, store_of
 from streams.times import utc_now
 from tests.support.dump import rows_of
 from tests.support.program import make, run
@@ -80,6 +81,27 @@ def test_commands_answer_alike_with_and_without_an_owner(filled: Home, tmp_path:
         assert (one.returncode, one.stdout) == (other.returncode, other.stdout), other.stderr
         assert one.stdout
     assert (tmp_path / "a.csv").read_bytes() == exported
+
+
+def test_who_is_to_keep_the_store_waits_for_one_that_has_it_for_a_moment(
+    filled: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Store.open(filled, Settings(), None)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        server.close()
+
+    monkeypatch.setattr("streams.stores.time.sleep", wait)
+    with kept_store(filled, read_home(filled, environment={})) as store:
+        assert store.fetch(MailboxRow)
+    assert len(waits) == 1
+
+
+def test_who_keeps_the_store_and_answers_is_not_waited_for(filled: Home) -> None:
+    with held(filled), pytest.raises(StoreHeldError):
+        kept_store(filled, read_home(filled, environment={}))
 
 
 def test_people_cannot_write_through_the_owner_either(filled: Home) -> None:

@@ -9,8 +9,6 @@ from functools import partial
 from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
-from pipeline.store import Store
-from pipeline.versions import VERSIONS
 from streams.daemon.board import Board
 from streams.daemon.clockwork import Clockwork
 from streams.daemon.intake import Intake
@@ -20,7 +18,7 @@ from streams.erasure.planning import unfinished
 from streams.held import HeldStore
 from streams.notices.finding import watch
 from streams.owner_socket import OwnerSocket
-from streams.stores import opener
+from streams.stores import kept_store, opener
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -29,7 +27,7 @@ log = logging.getLogger(__name__)
 def hold(stack: ExitStack, home: Home, settings: Settings, board: Board) -> tuple[HeldStore, Intake, Clockwork]:
     """Opens the store and answers at its socket until ``stack`` is closed. The clockwork is not started yet. What a
     `forget` has begun and could not finish is finished first."""
-    open_store = partial(Store.open, home, settings, VERSIONS)
+    open_store = partial(kept_store, home, settings)
     with open_store() as store:
         begun = unfinished(store)
     if begun:
