@@ -84,6 +84,10 @@ class Home:
     def spot_checks(self, mailbox: str) -> Path:
         return self.root / "spotchecks" / mailbox
 
+    @property
+    def tokenised(self) -> Path:
+        return self.root / "tokenised"
+
 
 def private_dir(path: Path) -> Path:
     """Makes ``path`` and its missing parents, each 0700; an existing folder is left as it is."""

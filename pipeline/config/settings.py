@@ -178,6 +178,9 @@ class TrainSettings(Group):
     gradient_checkpointing: bool | None = Field(default=None, description="default: on a GPU only")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's own choice")
     keep_sets: int = Field(default=3, ge=0, description="newest runs whose training set is kept beside them; 0: none")
+    token_cache_gib: float = Field(
+        default=0.5, ge=0.0, description="GiB of tokenised mail kept for later runs, all mailboxes together; 0: none"
+    )
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(), description="tensorboard (in runs/ID/tensorboard), wandb (offline unless WANDB_MODE says otherwise)"
     )

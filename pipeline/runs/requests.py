@@ -52,7 +52,7 @@ ROUNDING = (("train", "processes"), ("train", "machines"), ("train", "address"),
 of a run's id, and whatever their value it has the same schedule."""
 
 
-BESIDE = (("train", "report_to"), ("train", "keep_sets"))
+BESIDE = (("train", "report_to"), ("train", "keep_sets"), ("train", "token_cache_gib"))
 """Settings that change what is told of a run or kept beside it, as (group, name), and no byte of what it makes."""
 
 

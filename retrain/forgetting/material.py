@@ -24,6 +24,7 @@ from retrain.models.model import Compute, load_tokenizer
 from retrain.training.batches import Example, Source, encode
 from retrain.training.checkpoints import seal
 from retrain.training.metrics import StepRecord
+from retrain.training.token_cache import TokenCache, way_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def prepare(
     """
     tables: list[pa.Table] = []
     val: list[ValChunk] = []
-    texts: list[Source] = []
+    chosen: list[list[dict[str, Any]]] = []
     for shard in shards:
         folder = home.root / shard.path
         names = [*CANDIDATE_SCHEMA.names, "split", "new_from"]
@@ -81,18 +82,36 @@ def prepare(
         if not tables and not base.is_dir():
             _make_base(folder, shard.sha256, meta, settings, base, compute, on_step)
         tables.append(train.select(CANDIDATE_SCHEMA.names).cast(CANDIDATE_SCHEMA))
-        rows = [*train.to_pylist(), *held_out.to_pylist()]
-        words = read_texts(folder, shard.sha256, [row["chunk_id"] for row in rows])
-        texts += [Source(row["chunk_id"], words[row["chunk_id"]], row["new_from"]) for row in rows]
+        chosen.append([*train.to_pylist(), *held_out.to_pylist()])
         val += [
             ValChunk(row["chunk_id"], row["thread_id"], row["sender"], shard.window_idx) for row in held_out.to_pylist()
         ]
     tokenizer = load_tokenizer(base)
     context = min(settings.model.context or settings.model.builtin.context, settings.model.builtin.context)
-    examples = {example.chunk_id: example for example in encode(tokenizer, texts, context)}
+    cache = TokenCache(home, Path(shards[0].path).parent.name, way_of(tokenizer, context), settings.train.token_cache_gib)
+    examples: dict[str, Example] = {}
+    for shard, rows in zip(shards, chosen, strict=True):
+        examples |= _examples(home, shard, rows, cache, lambda sources: encode(tokenizer, sources, context))
     measured = tuple(chunk for chunk in val if examples[chunk.chunk_id].n_labels > 0)
     windows = tuple(shard.window_idx for shard in shards)
     return Material(windows, pa.concat_tables(tables), measured, examples, base, int(tokenizer.pad_token_id or 0))
+
+
+def _examples(
+    home: Home,
+    shard: ShardRef,
+    rows: Sequence[Mapping[str, Any]],
+    cache: TokenCache,
+    make: Callable[[Sequence[Source]], list[Example]],
+) -> dict[str, Example]:
+    kept = cache.read(shard, [row["chunk_id"] for row in rows])
+    lacking = [row for row in rows if row["chunk_id"] not in kept]
+    if not lacking:
+        return kept
+    texts = read_texts(home.root / shard.path, shard.sha256, [row["chunk_id"] for row in lacking])
+    made = make([Source(row["chunk_id"], texts[row["chunk_id"]], row["new_from"]) for row in lacking])
+    cache.add(shard, made)
+    return kept | {example.chunk_id: example for example in made}
 
 
 def _sampled(meta: pa.Table, split: Split, most: int) -> pa.Table:

@@ -46,7 +46,7 @@ class Template:
 
     def __init__(self, tokenizer: Any, source: str, closers: Sequence[str]) -> None:
         self._tokenizer = tokenizer
-        self._source = source
+        self.source = source
         self._closers = sorted(closers, key=len, reverse=True)
         self.pieces: Callable[[int], list[Piece]] = lru_cache(maxsize=None)(self._pieces)
 
@@ -70,7 +70,7 @@ class Template:
         try:
             told = self._tokenizer.apply_chat_template(
                 messages,
-                chat_template=self._source,
+                chat_template=self.source,
                 tokenize=False,
                 date_string=SOME_DAY.strftime("%d %b %Y"),
                 strftime_now=SOME_DAY.strftime,

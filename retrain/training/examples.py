@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,15 @@ from pipeline.chunking.archive import archived_texts
 from pipeline.chunking.shards import read_meta, read_texts
 from pipeline.errors import ShardError
 from pipeline.home import Home
-from pipeline.runs.requests import RunRequest
+from pipeline.runs.requests import RunRequest, ShardRef
 from retrain.training.batches import Example, Source, encode
 from retrain.training.dialogues import Template
 from retrain.training.replies import ReplyEncoder, dialogue_of
+from retrain.training.token_cache import TokenCache, way_of
+
+Row = dict[str, Any]
+Make = Callable[[Sequence[Row], Mapping[str, str]], list[Example]]
+"""From rows of :data:`COLUMNS` and their texts by chunk id to examples, in the order of the rows."""
 
 COLUMNS = ("chunk_id", "new_from", "starts", "authors", "tiers", "n_context", "sha256")
 
@@ -33,30 +38,52 @@ class Reader:
         """Those of the chunks ``wanted``, by id, in the order of the shards; their texts from the training set ``archive``
         where one is given. Raises ``ShardError`` and ``RunError``."""
         ids = set(wanted)
-        rows: list[dict[str, Any]] = []
+        cache, make = self._ways()
+        order: list[str] = []
+        found: dict[str, Example] = {}
+        lacking: dict[ShardRef, list[Row]] = {}
         texts: dict[str, str] = {}
         for shard in self.request.shards:
             folder = self.home.root / shard.path
             meta = read_meta(folder, shard.sha256, columns=("chunk_id",))["chunk_id"].to_pylist()
-            if not ids.isdisjoint(meta):
-                here = [
-                    row for row in read_meta(folder, shard.sha256, columns=COLUMNS).to_pylist() if row["chunk_id"] in ids
-                ]
-                rows += here
+            here = [chunk_id for chunk_id in meta if chunk_id in ids]
+            if not here:
+                continue
+            kept = cache.read(shard, here)
+            order += here
+            found |= kept
+            if len(kept) < len(here):
+                rows = read_meta(folder, shard.sha256, columns=COLUMNS).to_pylist()
+                lacking[shard] = [row for row in rows if row["chunk_id"] in ids and row["chunk_id"] not in kept]
                 if archive is None:
-                    texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in here])
+                    texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in lacking[shard]])
         if archive is not None:
-            texts = _archived(archive, {row["chunk_id"]: row["sha256"] for row in rows})
-        return {example.chunk_id: example for example in self._encoded(rows, texts)}
+            texts = _archived(archive, {row["chunk_id"]: row["sha256"] for rows in lacking.values() for row in rows})
+        for shard, rows in lacking.items():
+            made = make(rows, texts)
+            cache.add(shard, made)
+            found |= {example.chunk_id: example for example in made}
+        return {chunk_id: found[chunk_id] for chunk_id in order}
 
-    def _encoded(self, rows: list[dict[str, Any]], texts: Mapping[str, str]) -> list[Example]:
-        if self.request.settings.model.objective == "cpt":
-            sources = [Source(row["chunk_id"], texts[row["chunk_id"]], row["new_from"]) for row in rows]
-            return encode(self.tokenizer, sources, self.context)
-        template = Template.of(self.tokenizer, builtin=self.request.base.kind == "builtin")
+    def _ways(self) -> tuple[TokenCache, Make]:
+        """How chunks become examples under the run's objective, and those that became so before."""
+        model, context, tokenizer = self.request.settings.model, self.context, self.tokenizer
+        gib = self.request.settings.train.token_cache_gib
+        if model.objective == "cpt":
+            return TokenCache(self.home, self.request.mailbox, way_of(tokenizer, context), gib), self._read
+        template = Template.of(tokenizer, builtin=self.request.base.kind == "builtin")
         owner = frozenset(self.request.owner)
-        told = [dialogue_of(row, texts[row["chunk_id"]], owner) for row in rows]
-        return ReplyEncoder(self.tokenizer, template, self.context).encode(told)
+        encoder = ReplyEncoder(tokenizer, template, context)
+        way = way_of(tokenizer, context, template=template.source, owner=sorted(owner))
+
+        def answer(rows: Sequence[Row], texts: Mapping[str, str]) -> list[Example]:
+            return encoder.encode([dialogue_of(row, texts[row["chunk_id"]], owner) for row in rows])
+
+        return TokenCache(self.home, self.request.mailbox, way, gib), answer
+
+    def _read(self, rows: Sequence[Row], texts: Mapping[str, str]) -> list[Example]:
+        sources = [Source(row["chunk_id"], texts[row["chunk_id"]], row["new_from"]) for row in rows]
+        return encode(self.tokenizer, sources, self.context)
 
 
 def _archived(archive: Path, digests: Mapping[str, str]) -> dict[str, str]:

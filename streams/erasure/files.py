@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.chunking.archive import erase_from_archives
 from pipeline.chunking.shards import TEXT, erase_texts
+from pipeline.chunking.tokenised import erase_tokenised
 from pipeline.home import Home
 from registry.deploy.withdrawing import withdraw_adapters
 from registry.indexes import WORDS, vectors_folder
@@ -38,13 +39,14 @@ def steps(home: Home, plan: Plan) -> list[tuple[str, Callable[[], None]]]:
 
 
 def erase_chunks(home: Home, plan: Plan) -> None:
-    """Texts leave the shards and the training sets that runs keep; signatures of their windows are made anew without
-    them."""
+    """Texts leave the shards and the training sets that runs keep; signatures of their windows and the mailbox's tokens are
+    made anew without them."""
     for window_idx, ids in plan.chunks.items():
         if (home.shard(plan.mailbox, window_idx) / TEXT).is_file():
             erase_texts(home.shard(plan.mailbox, window_idx), ids)
         (home.root / "signatures" / plan.mailbox / f"window={window_idx:06d}.parquet").unlink(missing_ok=True)
     erase_from_archives(home, plan.chunk_ids)
+    erase_tokenised(home, plan.mailbox)
 
 
 def erase_from_runs(home: Home, plan: Plan) -> None:
