@@ -11,13 +11,14 @@ from typing import TypeVar
 from pipeline.arrival.windows import due
 from pipeline.config.settings import MAILBOX_NAME, Settings
 from pipeline.domain import Arrival, Clock, DeadLetter, Item, Parsed, TickKind
-from pipeline.errors import FeedError, NothingToDo, UsageError
+from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, MailboxRow
 from streams.batch import Taken
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
+from streams.feeds.handing import in_batches
 from streams.feeds.opening import ArchiveFeed, archive_feed
 from streams.owner import Owner
 from streams.parsers.identified import Identify
@@ -163,31 +164,8 @@ def close_if_due(owner: Owner, home: Home, settings: Settings, mailbox: str, clo
 
 
 def batches(items: Iterable[AnyItem]) -> Iterator[list[AnyItem]]:
-    """Groups items so that a commit is worth its cost and memory stays bounded.
-
-    When the source fails, what it gave before is handed on first: damage at the end of an archive costs no mail.
-    """
-    batch: list[AnyItem] = []
-    size = 0
-    failure: FeedError | None = None
-    iterator = iter(items)
-    while True:
-        try:
-            item = next(iterator, None)
-        except FeedError as error:
-            failure = error
-            item = None
-        if item is None:
-            break
-        batch.append(item)
-        size += _weight(item)
-        if len(batch) >= BATCH_MAILS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-    if failure is not None:
-        raise failure
+    """Groups items so that a commit is worth its cost and memory stays bounded."""
+    return in_batches(items, _weight, most=BATCH_MAILS, most_bytes=BATCH_BYTES)
 
 
 def _weight(item: Handed | Item) -> int:

@@ -28,8 +28,9 @@ from pipeline.errors import FeedError, SourceAway
 from pipeline.home import Home
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.contract import Handed
+from streams.feeds.handing import BATCH_MAILS
 from streams.feeds.listing import PAGE, base_name, delivered
-from streams.feeds.maildir import BATCH_MAILS, MaildirFeed
+from streams.feeds.maildir import MaildirFeed
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dump import rows_of, shards_of

@@ -23,7 +23,8 @@ from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError
 from pipeline.home import Home
 from streams.feeds.contract import Handed
-from streams.feeds.mbox import BATCH_MAILS, MAX_MAIL, MboxFeed
+from streams.feeds.handing import BATCH_MAILS, MAX_MAIL
+from streams.feeds.mbox import MboxFeed
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import split
 from tests.support.archives import SEPARATOR, mail, mboxrd

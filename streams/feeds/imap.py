@@ -7,30 +7,28 @@ taken, and is gone when it is asked for again leaves a dead letter under its num
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from urllib.parse import quote
 
 from pipeline.config.feed_settings import ImapFeedSettings
-from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
+from pipeline.domain import TickKind
 from pipeline.errors import SourceAway
 from pipeline.home import Home
 from streams.feeds.contract import Handed
+from streams.feeds.handing import KEPT_OF_LONGER, MAX_MAIL, Origin, newest_received, sha256
 from streams.feeds.imap_errors import Refused
 from streams.feeds.imap_fetch import Fetched, Fetcher
 from streams.feeds.imap_session import Opened, Session
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.times import utc_now
 
-MAX_MAIL = 256 << 20
-KEPT_OF_LONGER = 1 << 20
 IDLE_PERIOD = 600.0
 """Seconds before IDLE is asked for anew: far below a server's thirty minutes, as routers forget quiet connections."""
 PENDING = 500
@@ -83,8 +81,8 @@ class ImapFeed:
         self.folder = folder
         self.name = f"{mailbox}.{_slug(settings, folder)}"
         self.source = _url(settings, folder)
+        self._origin = Origin(mailbox, self.name)
         self._home = home
-        self._mailbox = mailbox
         self._settings = settings
         self._now = now
         self._idle_period = idle_period
@@ -190,7 +188,7 @@ class ImapFeed:
         last = numbering.last()
         if last is None or last.note.kind != TickKind.CAUGHT_UP:
             (tick,) = numbering.note([Note(TickKind.CAUGHT_UP.value, place.cursor(), "", self._now())], floor=floor)
-            yield self._tick(tick)
+            yield self._origin.tick(tick)
 
     def _place(self, numbering: Numbering, opened: Opened) -> _Place:
         known = _Place.of(numbering.state())
@@ -211,28 +209,21 @@ class ImapFeed:
         return place
 
     def _note(self, mail: Fetched, place: _Place) -> Note:
-        received_at = mail.received_at or _newest_received(mail.raw) or self._now()
-        return Note(INCOMPLETE if mail.problem else MAIL, place.cursor(mail.uid), _sha256(mail.raw), received_at)
+        received_at = mail.received_at or newest_received(mail.raw) or self._now()
+        return Note(INCOMPLETE if mail.problem else MAIL, place.cursor(mail.uid), sha256(mail.raw), received_at)
 
     def _handed(self, noted: Noted, mail: Fetched) -> Handed:
-        note = noted.note
         if mail.problem:
-            return self._dead(noted, mail.problem, mail.raw)
-        return Arrival(self._mailbox, self.name, noted.number, note.cursor, note.at, _sha256(mail.raw), mail.raw)
+            return self._origin.dead(noted, mail.problem, mail.raw)
+        # A server may give other bytes than it gave when the mail was noted: the digest is of what is handed on.
+        return replace(self._origin.mail(noted, mail.raw), digest=sha256(mail.raw))
 
     def _without(self, noted: Noted) -> Handed:
         """A tick, or the mark of a mail that is gone."""
         if not noted.note.digest:
-            return self._tick(noted)
+            return self._origin.tick(noted)
         reason = f"gone from {self.folder} before it was taken: deleted, moved, or renumbered by the server"
-        return self._dead(noted, reason, b"")
-
-    def _dead(self, noted: Noted, reason: str, raw: bytes) -> DeadLetter:
-        note = noted.note
-        return DeadLetter(self._mailbox, self.name, noted.number, note.cursor, note.at, "feed", reason, 1, raw)
-
-    def _tick(self, noted: Noted) -> Tick:
-        return Tick(self._mailbox, self.name, noted.number, TickKind(noted.note.kind), noted.note.at)
+        return self._origin.dead(noted, reason, b"")
 
 
 def _uid(note: Note, uidvalidity: int) -> int | None:
@@ -243,21 +234,11 @@ def _uid(note: Note, uidvalidity: int) -> int | None:
     return int(uid) if int(validity) == uidvalidity else None
 
 
-def _newest_received(raw: bytes) -> datetime | None:
-    from pipeline.parsing.headers import newest_received
-
-    return newest_received(raw)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _slug(settings: ImapFeedSettings, folder: str) -> str:
     """The same for one account however it is reached, so that a change from port 143 to 993 reads nothing again."""
     host = settings.host.lower()
     port = "" if settings.port in USUAL_PORTS else f":{settings.port}"
-    digest = _sha256("\0".join((host + port, settings.user, folder)).encode())[:8]
+    digest = sha256("\0".join((host + port, settings.user, folder)).encode())[:8]
     return f"{re.sub(r'[^a-z0-9._-]+', '-', f'{host}-{settings.user}-{folder}'.lower())[:40]}-{digest}"
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import SourceAway
+from streams.feeds.handing import BATCH_BYTES, too_long
 from streams.feeds.imap_errors import Refused
 from streams.feeds.imap_session import Listed, Session
 
 LISTED = 500
 BATCH_MAILS = 250
-BATCH_BYTES = 8 << 20
 GIVEN_UP = 5
 """Connections that must end over one mail, asked for alone, before it is held to be what ends them."""
 
@@ -75,7 +75,7 @@ class Fetcher:
 
     def _long(self, session: Session, uid: int, listed: Listed) -> Fetched | None:
         raw = session.beginning(uid, self._kept)
-        return None if raw is None else Fetched(uid, listed.received_at, raw, self._too_long(listed.size))
+        return None if raw is None else Fetched(uid, listed.received_at, raw, too_long(listed.size, self._limit))
 
     def _whole(self, session: Session, batch: dict[int, Listed]) -> list[Fetched | None]:
         uids = list(batch)
@@ -99,8 +99,5 @@ class Fetcher:
     def _cut(self, uid: int, listed: Listed, raw: bytes) -> Fetched:
         """Some servers guess at sizes: what came may be longer than what was told."""
         if len(raw) > self._limit:
-            return Fetched(uid, listed.received_at, raw[: self._kept], self._too_long(len(raw)))
+            return Fetched(uid, listed.received_at, raw[: self._kept], too_long(len(raw), self._limit))
         return Fetched(uid, listed.received_at, raw)
-
-    def _too_long(self, size: int) -> str:
-        return f"a mail of {size} bytes is above the limit of {self._limit}; only its beginning is kept"

@@ -8,32 +8,36 @@ wherever it lies by then, and where it does not lie any more a dead letter takes
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
+from pipeline.domain import TickKind
 from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.contract import Handed
+from streams.feeds.handing import (
+    BATCH_BYTES,
+    BATCH_MAILS,
+    KEPT_OF_LONGER,
+    MAX_MAIL,
+    Origin,
+    in_batches,
+    note_of,
+    sha256,
+)
 from streams.feeds.listing import FOLDERS, Listing, delivered, stamp
 from streams.feeds.naming import feed_name, path_text
-from streams.feeds.numbering import EPOCH, MAIL, Note, Noted, Numbering
+from streams.feeds.numbering import EPOCH, Note, Noted, Numbering
 from streams.feeds.watching import ADDED, DELETED, Watch
 from streams.times import utc_now
 
-BATCH_MAILS = 256
-BATCH_BYTES = 8 << 20
-MAX_MAIL = 256 << 20
-KEPT_OF_LONGER = 1 << 20
-OVERSIZE = "oversize"
 TRIES = 10
 STILL_SECONDS = 2.0
 """A folder's time of change tells of every change only when it is older than the clock of its file system is coarse."""
@@ -48,10 +52,6 @@ class _Mail:
     raw: bytes
     length: int
     at: datetime
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.raw).hexdigest()
 
 
 class _Unreadable(FeedError):
@@ -83,8 +83,8 @@ class MaildirFeed:
         self.name = feed or feed_name(mailbox, self.path)
         self.size = 0
         self.position = 0
+        self._origin = Origin(mailbox, self.name)
         self._home = home
-        self._mailbox = mailbox
         self._now = now
         self._max_mail = max_mail
         self._kept = min(KEPT_OF_LONGER, max_mail)
@@ -129,7 +129,7 @@ class MaildirFeed:
             last = numbering.last()
             if last is None or last.note.kind != TickKind.CAUGHT_UP:
                 (tick,) = numbering.note([Note(TickKind.CAUGHT_UP.value, "", "", self._now())], floor=after)
-                yield self._tick(tick)
+                yield self._origin.tick(tick)
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
         """As the contract says, and never longer than ``poll``; a folder that is away is waited for."""
@@ -144,7 +144,7 @@ class MaildirFeed:
         for page in listing.in_order():
             known = numbering.known(page)
             mails = self._mails(listing, [base for base in page if base not in known], failures)
-            for batch in _batches(mails):
+            for batch in in_batches(mails, lambda mail: len(mail[1].raw), most=BATCH_MAILS, most_bytes=BATCH_BYTES):
                 yield from self._hand_on(numbering, batch, floor)
         if failures:
             raise failures[0]
@@ -162,9 +162,7 @@ class MaildirFeed:
                 yield base, mail
 
     def _hand_on(self, numbering: Numbering, batch: list[tuple[str, _Mail]], floor: int) -> Iterator[Handed]:
-        notes = [
-            Note(MAIL if mail.length <= self._max_mail else OVERSIZE, base, mail.digest, mail.at) for base, mail in batch
-        ]
+        notes = [note_of(base, mail.raw, mail.at, length=mail.length, limit=self._max_mail) for base, mail in batch]
         for noted, (_, mail) in zip(numbering.note(notes, floor=floor), batch, strict=True):
             self.position += mail.length
             yield self._handed(noted, mail)
@@ -172,31 +170,20 @@ class MaildirFeed:
     def _again(self, listing: Listing, noted: Noted) -> Handed:
         """A noted item, read once more under the name that its file has by now."""
         if not noted.note.digest:
-            return self._tick(noted)
+            return self._origin.tick(noted)
         mail = self._fetch(listing, noted.note.cursor)
         if mail is None:
-            return self._aside(
+            return self._origin.dead(
                 noted, "the mail was deleted or moved away after it was numbered and before it was taken", b""
             )
-        if mail.digest != noted.note.digest:
-            return self._aside(
+        if sha256(mail.raw) != noted.note.digest:
+            return self._origin.dead(
                 noted, "the mail was changed after it was numbered and before it was taken; kept as it is now", mail.raw
             )
         return self._handed(noted, mail)
 
     def _handed(self, noted: Noted, mail: _Mail) -> Handed:
-        note = noted.note
-        if note.kind == MAIL:
-            return Arrival(self._mailbox, self.name, noted.number, note.cursor, note.at, note.digest, mail.raw)
-        reason = f"a mail of {mail.length} bytes is above the limit of {self._max_mail}; only its beginning is kept"
-        return self._aside(noted, reason, mail.raw)
-
-    def _aside(self, noted: Noted, reason: str, raw: bytes) -> DeadLetter:
-        note = noted.note
-        return DeadLetter(self._mailbox, self.name, noted.number, note.cursor, note.at, "feed", reason, 1, raw)
-
-    def _tick(self, noted: Noted) -> Tick:
-        return Tick(self._mailbox, self.name, noted.number, TickKind(noted.note.kind), noted.note.at)
+        return self._origin.mail_or_beginning(noted, mail.raw, mail.length, self._max_mail)
 
     def _fetch(self, listing: Listing, base: str) -> _Mail | None:
         """A mail by its base name, whatever it is called by now; None when it is gone.
@@ -257,20 +244,6 @@ def _listing_errors() -> Iterator[None]:
         raise FeedError(
             f"no listing of a Maildir can be kept: {error}", hint="make room for temporary files, or set SQLITE_TMPDIR"
         ) from error
-
-
-def _batches(mails: Iterable[tuple[str, _Mail]]) -> Iterator[list[tuple[str, _Mail]]]:
-    """Mails to note in one transaction."""
-    batch: list[tuple[str, _Mail]] = []
-    size = 0
-    for base, mail in mails:
-        batch.append((base, mail))
-        size += len(mail.raw)
-        if len(batch) >= BATCH_MAILS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def is_maildir(path: Path) -> bool:

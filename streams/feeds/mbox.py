@@ -10,18 +10,28 @@ read from it.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.domain import Arrival, DeadLetter, Tick, TickKind
+from pipeline.domain import TickKind
 from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
 from streams.feeds.contract import Handed
+from streams.feeds.handing import (
+    BATCH_BYTES,
+    BATCH_MAILS,
+    KEPT_OF_LONGER,
+    MAX_MAIL,
+    Origin,
+    in_batches,
+    newest_received,
+    note_of,
+    sha256,
+)
 from streams.feeds.naming import feed_name, path_text
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.feeds.separators import separator, unescape
@@ -29,13 +39,8 @@ from streams.feeds.splitting import Slice, split
 from streams.times import utc_now
 
 BLOCK = 1 << 20
-BATCH_MAILS = 256
-BATCH_BYTES = 8 << 20
 HEAD_BYTES = 4096
-MAX_MAIL = 256 << 20
-KEPT_OF_LONGER = 1 << 20
 SETTLE_SECONDS = 1.0
-OVERSIZE = "oversize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,8 @@ class MboxFeed:
         self.path = path.expanduser().resolve()
         self.name = feed or feed_name(mailbox, self.path)
         self.position = 0
+        self._origin = Origin(mailbox, self.name)
         self._home = home
-        self._mailbox = mailbox
         self._now = now
         self._max_mail = max_mail
         self._kept = min(KEPT_OF_LONGER, max_mail)
@@ -125,7 +130,8 @@ class MboxFeed:
             self._check_last(stream, source, last)
         stream.seek(source.resume)
         blocks = iter(lambda: stream.read(BLOCK), b"")
-        for batch in _batches(split(blocks, source.resume, limit=self._max_mail, kept=self._kept)):
+        pieces = split(blocks, source.resume, limit=self._max_mail, kept=self._kept)
+        for batch in in_batches(pieces, lambda piece: len(piece.head), most=BATCH_MAILS, most_bytes=BATCH_BYTES):
             mails = [(piece, unescape(piece.head)) for piece in batch]
             notes = [self._note(piece, raw, source) for piece, raw in mails]
             if last is not None and not _has_grown(batch[0], last.note):
@@ -135,38 +141,28 @@ class MboxFeed:
             noted = numbering.note(notes, floor=floor, state=source.state())
             self.position = stream.file_position
             for one, (piece, raw) in zip(noted, mails, strict=True):
-                yield self._handed(one, raw, piece.length)
+                yield self._origin.mail_or_beginning(one, raw, piece.length, self._max_mail)
         self.position = stream.file_position
         end = Note(TickKind.CAUGHT_UP.value, str(stream.offset), "", self._now())
         tick = numbering.last()
         if tick is None or (tick.note.kind, tick.note.cursor) != (end.kind, end.cursor):
             (noted_tick,) = numbering.note([end], floor=floor)
-            yield self._tick(noted_tick)
+            yield self._origin.tick(noted_tick)
 
     def _note(self, piece: Slice, raw: bytes, source: _Source) -> Note:
-        kind = MAIL if piece.length <= self._max_mail else OVERSIZE
-        received_at = piece.date or _newest_received(raw) or source.file_time
-        return Note(kind, f"{piece.offset}+{piece.length}", _sha256(raw), received_at)
+        received_at = piece.date or newest_received(raw) or source.file_time
+        cursor = f"{piece.offset}+{piece.length}"
+        return note_of(cursor, raw, received_at, length=piece.length, limit=self._max_mail)
 
     def _again(self, stream: ByteStream, noted: Noted) -> Handed:
         """A noted item, read once more from where it stands."""
         if not noted.note.digest:
-            return self._tick(noted)
+            return self._origin.tick(noted)
         offset, length = _range(noted.note)
         raw = _read_mail(stream, offset, length if noted.note.kind == MAIL else self._kept)
-        if _sha256(raw) != noted.note.digest:
+        if sha256(raw) != noted.note.digest:
             raise self._changed(f"mail {noted.number} does not stand at byte {offset} any more")
-        return self._handed(noted, raw, length)
-
-    def _handed(self, noted: Noted, raw: bytes, length: int) -> Handed:
-        note = noted.note
-        if note.kind == MAIL:
-            return Arrival(self._mailbox, self.name, noted.number, note.cursor, note.at, note.digest, raw)
-        reason = f"a mail of {length} bytes is above the limit of {self._max_mail}; only its beginning is kept"
-        return DeadLetter(self._mailbox, self.name, noted.number, note.cursor, note.at, "feed", reason, 1, raw)
-
-    def _tick(self, noted: Noted) -> Tick:
-        return Tick(self._mailbox, self.name, noted.number, TickKind(noted.note.kind), noted.note.at)
+        return self._origin.mail_or_beginning(noted, raw, length, self._max_mail)
 
     def _recognise(self, stream: ByteStream, numbering: Numbering) -> _Source:
         """What is known about the file, noted when it is seen for the first time, or is longer than its noted head."""
@@ -176,14 +172,14 @@ class MboxFeed:
         if known is not None:
             if len(head) < known.head_length:
                 raise self._changed("it has shrunk")
-            if _sha256(head[: known.head_length]) != known.head:
+            if sha256(head[: known.head_length]) != known.head:
                 raise self._changed("it begins with other mail")
             if len(head) == known.head_length:
                 return known
         file_time = (
             known.file_time if known else datetime.fromtimestamp(self.path.stat().st_mtime, UTC).replace(tzinfo=None)
         )
-        source = _Source(_sha256(head), len(head), file_time, known.resume if known else 0)
+        source = _Source(sha256(head), len(head), file_time, known.resume if known else 0)
         numbering.note([], state=source.state())
         return source
 
@@ -193,7 +189,7 @@ class MboxFeed:
         stream.seek(source.resume)
         line = stream.read(offset - source.resume)
         raw = _read_mail(stream, offset, length if last.note.kind == MAIL else self._kept)
-        if separator(line, 0) is None or _sha256(raw) != last.note.digest:
+        if separator(line, 0) is None or sha256(raw) != last.note.digest:
             raise self._changed(f"mail {last.number} does not stand at byte {offset} any more")
 
     def _changed(self, what: str) -> FeedError:
@@ -212,25 +208,6 @@ class MboxFeed:
             finally:
                 stream.close()
             time.sleep(self._settle - age)
-
-
-def _batches(pieces: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Mails to note in one transaction. When the source fails, what came before is yielded first."""
-    batch: list[Slice] = []
-    size = 0
-    try:
-        for piece in pieces:
-            batch.append(piece)
-            size += len(piece.head)
-            if len(batch) >= BATCH_MAILS or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    except FeedError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
 
 
 def _check_begins(stream: ByteStream) -> None:
@@ -264,13 +241,3 @@ def _read_mail(stream: ByteStream, offset: int, length: int) -> bytes:
 def _range(note: Note) -> tuple[int, int]:
     offset, length = note.cursor.split("+")
     return int(offset), int(length)
-
-
-def _newest_received(raw: bytes) -> datetime | None:
-    from pipeline.parsing.headers import newest_received
-
-    return newest_received(raw)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.domain import Arrival, DeadLetter
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, RawRow
+from streams.feeds.handing import Origin
 from streams.feeds.numbering import MAIL, Note, Numbering
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -62,15 +64,14 @@ class ReplayFeed:
 
     def items(self, after: int) -> Iterator[Arrival | DeadLetter]:
         """What is numbered above ``after``; bytes that were erased since make a dead letter of their own."""
+        origin = Origin(self._mailbox, self.name)
         with Numbering(self._home, self.name) as numbering:
             for each in numbering.after(after):
-                note = each.note
-                raw = raw_of(self._store, note.digest)
+                raw = raw_of(self._store, each.note.digest)
                 if raw is None:
-                    reason = "its bytes were erased before it was taken"
-                    yield DeadLetter(self._mailbox, self.name, each.number, note.cursor, note.at, self.kind, reason, 1, b"")
+                    yield replace(origin.dead(each, "its bytes were erased before it was taken", b""), stage=self.kind)
                 else:
-                    yield Arrival(self._mailbox, self.name, each.number, note.cursor, note.at, note.digest, raw)
+                    yield origin.mail(each, raw)
 
 
 def raw_of(store: Store, sha256: str) -> bytes | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from pipeline.errors import SourceAway
 from pipeline.home import Home
 from streams.feeds.contract import Handed
-from streams.feeds.mbox import MAX_MAIL, SETTLE_SECONDS, MboxFeed
+from streams.feeds.handing import MAX_MAIL
+from streams.feeds.mbox import SETTLE_SECONDS, MboxFeed
 from streams.feeds.naming import feed_name
 from streams.feeds.watching import Watch
 from streams.times import utc_now
