@@ -42,6 +42,9 @@ class Decision:
     verdict: Verdict | None
     at: datetime
 
+    def __str__(self) -> str:
+        return f"run {self.run_id} {self.status}: {'; '.join(self.reasons)}"
+
 
 def decide_run(
     store: Store, home: Home, request: RunRequest, result: RunResult, settings: Settings, now: datetime, actor: str

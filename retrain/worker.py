@@ -28,6 +28,9 @@ from retrain.processes.launch import RanksVanished
 from retrain.progress import Progress
 from retrain.training.lost_device import DeviceGone, device_gone, is_device_lost
 
+OURS = tuple(Path(__file__).resolve().parents[1] / name for name in ("retrain", "pipeline"))
+"""Our own packages that training is made of."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serves jobs until standard input ends."""
@@ -87,10 +90,25 @@ def serve(jobs: TextIO, answers: TextIO, job: Callable[[str, Callable[[Progress]
                 return
             traceback.print_exc()
             said = str(error).strip().splitlines() or ["no message"]
-            hint = "see the log of the training process"
-            say({"run_id": run_id, "ok": False, "error": f"{type(error).__name__}: {said[0]}", "hint": hint})
+            hint = "nobody foresaw this: please report it, with the line that it names"
+            say(
+                {
+                    "run_id": run_id,
+                    "ok": False,
+                    "error": f"{type(error).__name__}: {said[0]} ({_place(error)})",
+                    "hint": hint,
+                }
+            )
         else:
             say({"run_id": run_id, "ok": True, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised, and where our own code last had a hand in it; no text of mail is in either."""
+    raised = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in raised if any(Path(frame.filename).is_relative_to(folder) for folder in OURS)]
+    places = [f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno}" for frame in (raised[-1], *ours[-1:])]
+    return ", called from ".join(dict.fromkeys(places))
 
 
 def _run_id(line: str) -> str:

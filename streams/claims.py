@@ -34,9 +34,9 @@ from pipeline.store.rows import (
     RunEventRow,
     ShardRow,
 )
-from registry.decide import DECIDED, decision_of
+from registry.decide import DECIDED, Decision, decision_of
 from registry.importing import Terms
-from registry.journal import Status, fold
+from registry.journal import Happening, Status, fold
 from streams.ranges import ranges
 
 
@@ -85,12 +85,6 @@ def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
     request = undecided(store, mailbox)
     if request is None:
         request = draft(store, home, settings, mailbox, windows)
-        decided = decision_of(store, request)
-        if decided is not None:
-            raise NothingToDo(
-                f"run {request.run_id} was {decided.status} on just this evidence",
-                hint="wait for the next window, or change a setting of the run",
-            )
         _write_folder(store, home, request)
         payload = RunRequested(mailbox=mailbox, run_id=request.run_id, windows=request.new_windows)
         parent = request.parent.adapter_id if request.parent else None
@@ -113,7 +107,31 @@ def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: W
 
 
 def draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> RunRequest:
-    """The request that a claim would write now, without writing it. Raises ``NothingToDo`` when nothing waits."""
+    """The request that a claim would write now, without writing it.
+
+    Raises ``NothingToDo`` when nothing waits, or when the same was asked and came to a verdict. A run that failed is none:
+    whoever asks for it again, its cause being mended, gets another one on the same evidence.
+    """
+    request = _first_draft(store, home, settings, mailbox, windows)
+    while (decided := decision_of(store, request)) is not None:
+        if decided.status != Happening.FAILED:
+            raise NothingToDo(
+                f"run {request.run_id} was {decided.status} on just this evidence",
+                hint="wait for the next window, or change a setting of the run",
+            )
+        request = request.model_copy(update={"failed_before": request.failed_before + 1})
+    return request
+
+
+def last_failure(store: Store, request: RunRequest) -> Decision | None:
+    """The decision on the run that failed on just this evidence before; None where none did."""
+    if not request.failed_before:
+        return None
+    return decision_of(store, request.model_copy(update={"failed_before": request.failed_before - 1}))
+
+
+def _first_draft(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows) -> RunRequest:
+    """The request of the first run on what waits."""
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     if not shards:
         raise NothingToDo(f"no window of {mailbox} has closed yet", hint=f"import more mail, or `mailtide close {mailbox}`")

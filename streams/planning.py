@@ -23,15 +23,14 @@ from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
-from streams.claims import Windows, draft, undecided
+from streams.claims import Windows, draft, last_failure, undecided
 from streams.devices import training_device
+from streams.lora import require_continuable, require_known_fields
 from streams.requirements import install_command
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
 vocabulary reads 3 to 3.5 bytes at a time where headers, code and quotation marks are many."""
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,9 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
     earlier = measured(store, home, request)
     rate, beside = (earlier.tokens_per_second, earlier.seconds_beside) if earlier else (None, 0.0)
     plan = plan_run(home, request, exclusions, tokens_per_second=rate, seconds_beside=beside, cost=settings.cost)
+    failure = last_failure(store, request)
+    if failure is not None:
+        plan = replace(plan, failed=str(failure))
     if begun is None and not _trains_elsewhere(settings):
         plan = replace(plan, refused=tuple(map(str, _obstacles(home, settings, request))))
     shape = shape_of_base(request)
@@ -95,7 +97,8 @@ def _obstacles(home: Home, settings: Settings, request: RunRequest) -> Iterator[
     """Why the run that ``request`` asks for could not begin here, the room that it takes apart."""
     looked_at: tuple[Callable[[], None], ...] = (
         lambda: _require_base(request),
-        lambda: _require_parent(home, request),
+        lambda: require_known_fields(settings.train),
+        lambda: require_continuable(home, request),
         lambda: _require_trackers(settings.train.report_to),
         lambda: require_attention(settings),
         lambda: require_kernels(settings),
@@ -105,24 +108,6 @@ def _obstacles(home: Home, settings: Settings, request: RunRequest) -> Iterator[
             look()
         except RunError as error:
             yield error
-
-
-def _require_parent(home: Home, request: RunRequest) -> None:
-    """An adapter keeps the rank and the scale that it was made with."""
-    if request.parent is None:
-        return
-    try:
-        config = json.loads((home.root / request.parent.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        made = (config["r"], config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # the run compares its digest, and says that it was changed
-    train = request.settings.train
-    if made != (train.lora_r, train.lora_alpha):
-        raise RunError(
-            f"the parent adapter {request.parent.adapter_id} has rank {made[0]} and alpha {made[1]}, the settings ask for "
-            f"{train.lora_r} and {train.lora_alpha}",
-            hint="set train.lora_r and train.lora_alpha back, or model.init_from to fresh",
-        )
 
 
 def _require_trackers(names: Sequence[str]) -> None:

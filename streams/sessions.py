@@ -21,7 +21,7 @@ from registry.evidence import gather
 from registry.gate import RuleOutcome
 from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
-from streams.claims import Windows, claim
+from streams.claims import Windows, claim, last_failure
 from streams.deploying import deploy_pending
 from streams.lease import training_lease
 from streams.planning import require_room
@@ -39,7 +39,8 @@ from streams.times import utc_now
 class RunReport:
     """What a run did. Losses are nats per token on the val chunks that the gate compared: ``before`` under the champion
     that was challenged (the bare base where there was none), ``after`` under the run's adapter. ``cost`` is what was
-    noted of it. ``tiers`` say what was used of each quality tier, where the settings limited any."""
+    noted of it. ``tiers`` say what was used of each quality tier, where the settings limited any. ``failed_before``
+    is the run that failed on just this evidence before it."""
 
     run_id: str
     mailbox: str
@@ -64,6 +65,7 @@ class RunReport:
     old_after: float | None
     tiers: tuple[TierUse, ...] = ()
     training_seconds: dict[str, float] = field(default_factory=dict)
+    failed_before: str | None = None
 
 
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
@@ -164,6 +166,7 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
     if decision is None:
         raise RunError(f"run {run_id} has no verdict yet", hint="go on with it: `mailtide retrain --confirm`")
     closings = store.fetch(ClosingRow, "mailbox = ?", [request.mailbox])
+    failure = last_failure(store, request)
     mails = sum(row.n_messages for row in closings if row.window_idx in request.new_windows)
     result = read_result(home.run(run_id)) if decision.verdict else None
     new = old = None
@@ -194,4 +197,5 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         old_before=old.before if old else None,
         old_after=old.after if old else None,
         tiers=read_manifest(home.run(run_id) / MANIFEST).tiers if result else (),
+        failed_before=failure.run_id if failure else None,
     )

@@ -53,7 +53,13 @@ def test_what_is_missing_or_cut_short_is_named(copy: Path) -> None:
     with pytest.raises(RunError, match=rf"model\.safetensors is cut short: {len(data) - 100:,} of {len(data):,} bytes"):
         require_usable(copy, "cpt")
     weights.write_bytes(data[:4])
+    with pytest.raises(RunError, match=r"model\.safetensors is cut short: 4 bytes"):
+        require_usable(copy, "cpt")
+    weights.write_bytes(data[:8] + b"x" * (len(data) - 8))
     with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
+        require_usable(copy, "cpt")
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 914832\n")
+    with pytest.raises(RunError, match=r"model\.safetensors is a pointer of Git LFS, not the weights; .*`git lfs pull`"):
         require_usable(copy, "cpt")
     weights.rename(copy / "pytorch_model.bin")
     with pytest.raises(RunError, match=r"pytorch_model\.bin, which could run code"):
@@ -65,6 +71,9 @@ def test_what_is_missing_or_cut_short_is_named(copy: Path) -> None:
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (copy / "model-00001-of-00002.safetensors").write_bytes(data)
     with pytest.raises(RunError, match=r"model-00002-of-00002\.safetensors is missing; fetch it again"):
+        require_usable(copy, "cpt")
+    (copy / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(RunError, match=r"index\.json is damaged \(it names no file of weights\)"):
         require_usable(copy, "cpt")
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, RunError
+from pipeline.errors import NothingToDo
 from pipeline.home import sha256_file, write_atomic
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import read_exclusions, read_losses
 from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
-from registry.decide import fail_run
+from registry.decide import decision_of, fail_run
 from streams.claims import ALL_WAITING, NEWLY_CLOSED, Windows, claim, draft, undecided
-from streams.planning import plan_next, require_room
+from streams.planning import plan_next
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 
@@ -67,23 +65,6 @@ def test_what_closed_while_a_run_was_out_becomes_one_run(box: Finished) -> None:
     assert second.coverage_sha256 == sha256_file(box.home.run(first.run_id) / "coverage.parquet")
 
 
-def test_another_rank_than_the_parents_is_refused_before_a_run_is_asked_for(box: Finished) -> None:
-    box.close_window()
-    first = promoted(box)
-    config = {"r": 16, "lora_alpha": 32}
-    (box.home.adapter(first.adapter_id) / "adapter_config.json").write_text(json.dumps(config))
-    box.close_window()
-    require_room(box.store, box.home, box.settings, MAILBOX, ALL_WAITING)
-    other = Settings.model_validate({"train": {"lora_r": 8, "lora_alpha": 32}})
-    with pytest.raises(
-        RunError, match=f"{first.adapter_id} has rank 16 and alpha 32, the settings ask for 8 and 32"
-    ) as told:
-        require_room(box.store, box.home, other, MAILBOX, ALL_WAITING)
-    assert plan_next(box.store, box.home, other, MAILBOX, ALL_WAITING).refused == (str(told.value),)
-    anew = Settings.model_validate({"train": {"lora_r": 8, "lora_alpha": 32}, "model": {"init_from": "fresh"}})
-    require_room(box.store, box.home, anew, MAILBOX, ALL_WAITING)
-
-
 def test_each_takes_one_closing_more_per_run(box: Finished) -> None:
     for _ in range(3):
         box.close_window()
@@ -110,6 +91,36 @@ def test_windows_of_a_failed_run_join_the_next(box: Finished) -> None:
     fail_run(box.store, first, "the GPU fell off the bus", box.now, "gate")
     box.close_window()
     assert claimed(box).new_windows == (0, 1)
+
+
+def test_a_failed_run_may_be_asked_for_again_and_is_another_run(box: Finished) -> None:
+    box.close_window()
+    first = claimed(box)
+    fail_run(box.store, first, "the base model was away", box.now, "gate")
+    with pytest.raises(NothingToDo, match="a run was asked for on every closed window"):
+        claimed(box, NEWLY_CLOSED)  # not by itself
+    planned = plan_next(box.store, box.home, box.settings, MAILBOX, ALL_WAITING)
+    assert planned.failed == f"run {first.run_id} failed: the base model was away"
+    second = claimed(box)
+    assert (second.run_id, second.failed_before) == (planned.run_id, 1)
+    assert second.run_id != first.run_id and second.new_windows == first.new_windows
+    assert claimed(box) == second, "a restart continues it"
+    fail_run(box.store, second, "it was away still", box.now, "gate")
+    third = claimed(box)
+    assert box.decide(third, box.finish(third, new=-0.3)).status == "promoted"
+    statuses = [decision.status for asked in (first, second, third) if (decision := decision_of(box.store, asked))]
+    assert statuses == ["failed", "failed", "promoted"]
+    assert len({row.event_id for row in box.store.fetch(OutboxRow, "topic = 'retrain.run.requested.v1'")}) == 3
+    with pytest.raises(NothingToDo, match="has learned every closed window"):
+        claimed(box)
+
+
+def test_what_came_to_a_verdict_is_not_planned_again_either(box: Finished) -> None:
+    box.close_window(val=2)
+    first = claimed(box)
+    assert box.decide(first, box.finish(first, new=-0.3)).status == "abstained"
+    with pytest.raises(NothingToDo, match=f"run {first.run_id} was abstained on just this evidence"):
+        plan_next(box.store, box.home, box.settings, MAILBOX, ALL_WAITING)
 
 
 def test_a_range_chooses_among_what_waits(box: Finished) -> None:

@@ -35,7 +35,9 @@ def test_progress_then_the_end_and_failures_do_not_end_it() -> None:
 
     said = conversation(['{"run_id": "wrong"}', "", '{"run_id": "broken"}', "no json", '{"run_id": "fine"}'], job)
     assert said[0] == {"run_id": "wrong", "ok": False, "error": "it is wrong", "hint": "do it right"}
-    assert said[1]["error"] == "ZeroDivisionError: by zero"
+    place = f"{'/'.join(Path(__file__).parts[-3:])}:{job.__code__.co_firstlineno + 4}"
+    error = str(said[1]["error"])
+    assert error.startswith(f"ZeroDivisionError: by zero ({place}, called from ") and "/retrain/worker.py:" in error
     assert said[2]["ok"] is False and said[2]["run_id"] == ""
     assert said[3] == {"run_id": "fine", "step": "train", "done": 1, "total": 2, "text": "half", "loss": 0.5} | {
         "tokens_per_second": 90.0,

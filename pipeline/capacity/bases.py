@@ -14,6 +14,9 @@ INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the classes of models that write text end; those of others end in ForMaskedLM, Model, ForSequenceClassification."""
 
+POINTER = b"version https://git-lfs"
+"""What lies in place of the weights where a repository was cloned without Git LFS."""
+
 FETCH = "fetch it again, or set model.base to another model"
 
 
@@ -46,7 +49,10 @@ def _require_causal(folder: Path, config: dict[str, Any]) -> None:
 def _weights(folder: Path) -> list[str]:
     """The names of the files that hold the weights."""
     if (folder / INDEX).is_file():
-        return sorted(set(_read(folder, INDEX).get("weight_map", {}).values()))
+        placed = _read(folder, INDEX).get("weight_map")
+        if not isinstance(placed, dict) or not placed:
+            raise RunError(f"{folder / INDEX} is damaged (it names no file of weights)", hint=FETCH)
+        return sorted(set(map(str, placed.values())))
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     pickled = sorted(path.name for path in folder.glob("*.bin"))
@@ -63,11 +69,16 @@ def _require_whole(path: Path) -> None:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise RunError(f"{path} is a pointer of Git LFS, not the weights", hint="fetch them with `git lfs pull`")
+            file.seek(0)
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length)) if length <= size else {}
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing", hint=FETCH) from error
-    except (OSError, ValueError, struct.error) as error:
+    except struct.error as error:
+        raise RunError(f"{path} is cut short: {size:,} bytes", hint=FETCH) from error
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error})", hint=FETCH) from error
     ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
     whole = 8 + length + max(ends, default=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.capacity.room import Room
+from pipeline.capacity.room import Fit, Room
 from pipeline.chunking.tier_limits import TierUse
 from pipeline.config.settings import CostSettings
 from pipeline.domain import Bucket, Role
@@ -36,7 +36,8 @@ class Plan:
     scheduled chunks per length bucket and epoch 0. ``largest_batch`` is padded to its longest chunk. ``seconds`` and
     ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated. ``tiers`` are
     there where the settings limit quality tiers. ``refused`` says why ``mailtide retrain`` would not ask for this run,
-    each with the next step: its base, its parent or a tracker is not of use.
+    each with the next step: its base, its parent or a tracker is not of use. ``failed`` says which run on just this
+    evidence failed before, and why; "" where none did.
     """
 
     run_id: str
@@ -59,6 +60,12 @@ class Plan:
     room: Room | None = None
     tiers: tuple[TierUse, ...] = ()
     refused: tuple[str, ...] = ()
+    failed: str = ""
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether ``mailtide retrain`` would ask for this run, its cost apart."""
+        return not self.refused and (self.room is None or self.room.fit is not Fit.NOT)
 
     @property
     def tokens(self) -> int:

@@ -100,6 +100,8 @@ class RunRequest(Strict):
     ``shards`` lists every closed window so far, in order. ``parent`` is the adapter to continue (None: from the base),
     ``champion`` the one to compare with (None: the bare base), ``best`` the best untainted adapter ever (None: no other
     than the champion). ``owner`` are the keyed addresses whose replies are learned (none under ``cpt``).
+    ``failed_before`` counts the runs on just this evidence that failed: asked for again, it is another run, with a verdict
+    of its own.
     ``coverage_sha256`` is of the parent run's ``coverage.parquet`` ("" without a parent) and
     ``exclusions_sha256`` of the run folder's ``exclusions.parquet``.
     """
@@ -117,6 +119,7 @@ class RunRequest(Strict):
     exclusions_sha256: str
     settings: RunSettings
     owner: tuple[str, ...] = ()
+    failed_before: int = 0
 
     @property
     def run_id(self) -> str:
@@ -129,8 +132,9 @@ class RunRequest(Strict):
         for (group, name), before in LATER.items():
             if trained["settings"][group][name] == before:
                 del trained["settings"][group][name]
-        if not trained["owner"]:
-            del trained["owner"]
+        for name in ("owner", "failed_before"):
+            if not trained[name]:
+                del trained[name]
         for group, name in (*ROUNDING, *BESIDE):
             del trained["settings"][group][name]
         canonical = json.dumps(trained, sort_keys=True, separators=(",", ":"))

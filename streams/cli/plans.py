@@ -25,6 +25,8 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
     """
     plural = "s" if len(plan.windows) > 1 else ""
     click.echo(f"Run {plan.run_id} of {plan.mailbox}: new window{plural} {ranges(plan.windows)}")
+    if plan.failed:
+        say(f"  On just this evidence {plan.failed}.")
     if len(plan.windows) == settings.replay.max_new_windows < waiting:
         later = waiting - len(plan.windows)
         click.echo(
@@ -176,6 +178,8 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
         if report.old_before is not None and report.old_after is not None:
             line += f", on old {report.old_before:.3f} -> {report.old_after:.3f}"
         click.echo(f"{line} nats per token (val)")
+    if report.failed_before:
+        click.echo(f"  tried again: run {report.failed_before} failed on just this evidence")
     left_out = sum(one.left_out for one in report.tiers)
     if left_out:
         tokens = sum(one.left_out_tokens for one in report.tiers)

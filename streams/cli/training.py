@@ -52,11 +52,12 @@ def _to_do_it(mailbox: str | None, window_range: tuple[int, int] | None, each: b
     """The command that trains what a plan has shown."""
     words = ["mailtide", "retrain", *([mailbox] if mailbox else ()), "--confirm", *(("--each",) if each else ())]
     if window_range is not None:
-        words += ["--windows", "-".join(map(str, window_range))]
+        words += ["--windows", "-".join(map(str, dict.fromkeys(window_range)))]
     return shlex.join([*words, *(word for override in overrides for word in ("--set", override))])
 
 
-def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> None:
+def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> bool:
+    """Tells it; whether a retrain would do it."""
     from registry.spending import spending
     from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of, the_mailbox
@@ -77,6 +78,7 @@ def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tup
         from streams.cli.plans import tell_plan
 
         tell_plan(plan, settings, spent, waiting)
+    return plan.is_possible
 
 
 @click.command("plan", short_help="Show what a retrain would do, and how long it takes.")
@@ -93,8 +95,8 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Show what a retrain would train on, how many steps it would take, and how long."""
-    _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
-    if not as_json:
+    possible = _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
+    if possible and not as_json:
         suggest(f"Next: {_to_do_it(mailbox, window_range, False, overrides)}")
 
 
@@ -127,8 +129,8 @@ def retrain_command(
 
     settings = settings_of(home, overrides)
     if not (confirm or settings.auto_retrain):
-        _show_plan(home, mailbox, _windows(window_range, each), overrides, as_json)
-        if not as_json:
+        possible = _show_plan(home, mailbox, _windows(window_range, each), overrides, as_json)
+        if possible and not as_json:
             suggest(f"Nothing was trained. To do it: {_to_do_it(mailbox, window_range, each, overrides)}")
         return 0
     with opened(home, settings) as store:
@@ -142,6 +144,9 @@ def retrain_command(
                 if not as_json:
                     bar.close()
                     tell_run(report, settings.cost.currency)
+                    if report.outcome == "failed":
+                        again = _to_do_it(mailbox, window_range, False, overrides)
+                        suggest(f"    To try again, once the cause is mended: {again}")
                 tell_news(home, settings)
         except MailtideError:
             tell_news(home, settings)
@@ -164,7 +169,8 @@ def runs_command(ctx: click.Context, as_json: bool) -> None:
 
     columns = ("run_id", "mailbox", "windows", "parent_adapter", "adapter_id", "status", "finished_at", "steps", "tokens")
     with opened(ctx.obj) as store:
-        rows = store.query(f"SELECT {', '.join(columns)} FROM runs ORDER BY started_at NULLS LAST, run_id")
+        asked_at = '(SELECT q."at" FROM requests q WHERE q.run_id = runs.run_id)'
+        rows = store.query(f"SELECT {', '.join(columns)} FROM runs ORDER BY {asked_at}, run_id")
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif rows:
