@@ -18,7 +18,7 @@ from pipeline.home import Home, sha256_file, sha256_folder, write_atomic
 from pipeline.runs.requests import RunRequest, RunResult, ShardRef
 from pipeline.strict import Strict
 from registry.gate import Verdict
-from registry.signing import SigningKey, is_signed
+from registry.signing import Signed, SigningKey, canonical
 
 RECEIPT = "receipt.json"
 
@@ -61,9 +61,9 @@ class Parent(Strict):
     receipt_sha256: str
 
 
-class Receipt(Strict):
+class Receipt(Signed):
     """Everything by digest. ``base`` is None where the base is not a folder of this home; ``verdict`` is the gate's, its
-    policy included; ``signature`` is that of all other fields by the holder of the public key ``signed_by``."""
+    policy included."""
 
     version: int = VERSION
     run_id: str
@@ -78,27 +78,11 @@ class Receipt(Strict):
     files: dict[str, str]
     environment: dict[str, str]
     verdict: dict[str, Any]
-    signed_by: str
-    signature: str = ""
-
-    def signed(self, key: SigningKey) -> Receipt:
-        """The same receipt, signed."""
-        named = self.model_copy(update={"signed_by": key.public})
-        return named.model_copy(update={"signature": key.sign(named._told())})
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether the signature is that of the key named."""
-        return is_signed(self._told(), self.signed_by, self.signature)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON with its own digest, so that the same receipt is the same bytes and no other is."""
         fields = self.model_dump(mode="json")
-        return _canonical({**fields, "sha256": hashlib.sha256(self._told()).hexdigest()})
-
-    def _told(self) -> bytes:
-        """What is signed: everything but the signature."""
-        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
+        return canonical({**fields, "sha256": hashlib.sha256(self.told()).hexdigest()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Receipt:
@@ -152,10 +136,6 @@ def write_receipt(home: Home, receipt: Receipt) -> str:
     data = receipt.to_bytes()
     write_atomic(home.run(receipt.run_id) / RECEIPT, data)
     return hashlib.sha256(data).hexdigest()
-
-
-def _canonical(fields: dict[str, Any]) -> bytes:
-    return (json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _base(home: Home, request: RunRequest) -> Folder | None:

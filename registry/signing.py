@@ -1,4 +1,4 @@
-"""The key that receipts are signed with: Ed25519 (RFC 8032), one per home, drawn when it is first needed.
+"""Signed documents, and the key that they are signed with: Ed25519 (RFC 8032), one per home, drawn when first needed.
 
 A valid signature says that whoever wrote the receipt could read this home's ``signing.key``. It tells a home's receipts
 from those of another, also where no store is at hand; it does not guard against somebody who may read the key.
@@ -6,13 +6,15 @@ from those of another, also where no store is at hand; it does not guard against
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.errors import RegistryError
 from pipeline.home import Home, write_atomic
+from pipeline.strict import Strict
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,6 +61,32 @@ class SigningKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return Ed25519PrivateKey.from_private_bytes(self.seed)
+
+
+class Signed(Strict):
+    """A document with a signature of all its other fields, by the holder of the public key ``signed_by``."""
+
+    signed_by: str
+    signature: str = ""
+
+    def signed(self, key: SigningKey) -> Self:
+        """The same document, signed."""
+        named = self.model_copy(update={"signed_by": key.public})
+        return named.model_copy(update={"signature": key.sign(named.told())})
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the signature is that of the key named."""
+        return is_signed(self.told(), self.signed_by, self.signature)
+
+    def told(self) -> bytes:
+        """What is signed: everything but the signature."""
+        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+
+def canonical(fields: dict[str, Any]) -> bytes:
+    """JSON of which the same fields give the same bytes."""
+    return (json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def is_signed(data: bytes, public: str, signature: str) -> bool:

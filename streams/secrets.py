@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
-from contextlib import suppress
 
 from pipeline.config.feed_settings import SecretSettings
 from pipeline.errors import SecretError
+from streams.programs import run_program, words_of
 from streams.requirements import install_command
 
 COMMAND_SECONDS = 60.0
@@ -77,42 +76,14 @@ def _from_keyring(entry: str) -> str:
 
 
 def _from_command(command: str, seconds: float) -> str:
-    words = _words(command)
-    program = _program(command)
-    if not words:
-        raise SecretError("the command for a secret cannot be read", hint="check its quotes")
     by_hand = "run it by hand, as the user that mailtide runs as, to see what it says"
-    try:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-    except OSError as error:
-        raise SecretError(f"the command {program} cannot be run: {error.strerror}", hint="check its path") from None
-    output: bytes | None = None
-    with process:
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                output, _ = process.communicate(timeout=seconds)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    if output is None:
-        raise SecretError(f"the command {program} did not end within {seconds:g} seconds", hint=by_hand)
-    if process.returncode != 0:
-        del output
-        raise SecretError(f"the command {program} failed with exit code {process.returncode}", hint=by_hand)
+    output = run_program(command, "a secret", SecretError, seconds=seconds, by_hand=by_hand, stdout=subprocess.PIPE)
     secret = output.partition(b"\n")[0].rstrip(b"\r").decode("utf-8", "replace")
     if "\ufffd" in secret:
         del output, secret
-        raise SecretError(f"the command {program} printed what is no UTF-8 text", hint=by_hand)
+        raise SecretError(f"the command {_program(command)} printed what is no UTF-8 text", hint=by_hand)
     return secret
 
 
-def _words(command: str) -> list[str]:
-    with suppress(ValueError):
-        return shlex.split(command)
-    return []
-
-
 def _program(command: str) -> str:
-    return (_words(command) or ["?"])[0]
+    return (words_of(command) or ["?"])[0]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,14 +12,13 @@ from pipeline.chunking.shards import TEXT
 from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_file, write_atomic
-from pipeline.strict import Strict
-from registry.signing import SigningKey, is_signed
+from registry.signing import Signed, SigningKey, canonical
 from streams.erasure.plan import Plan
 
 
-class ErasureReceipt(Strict):
+class ErasureReceipt(Signed):
     """``plan`` says what was to go, ``texts`` which digest each window's text.parquet has since. ``elsewhere`` is what no
-    part of this home could erase, in sentences. ``signature`` is that of all other fields by the key ``signed_by``."""
+    part of this home could erase, in sentences."""
 
     version: int = 1
     plan: Plan
@@ -29,21 +26,6 @@ class ErasureReceipt(Strict):
     texts: dict[int, str]
     retrain: str
     elsewhere: tuple[str, ...]
-    signed_by: str
-    signature: str = ""
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether the signature is that of the key named."""
-        return is_signed(self._told(), self.signed_by, self.signature)
-
-    def signed(self, key: SigningKey) -> ErasureReceipt:
-        """The same receipt, signed."""
-        named = self.model_copy(update={"signed_by": key.public})
-        return named.model_copy(update={"signature": key.sign(named._told())})
-
-    def _told(self) -> bytes:
-        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
 
 
 def path_of(home: Home, erasure_id: str) -> Path:
@@ -61,7 +43,7 @@ def write(home: Home, settings: Settings, plan: Plan, retrain: str, now: datetim
         elsewhere=elsewhere(home, settings),
         signed_by="",
     ).signed(SigningKey.of(home))
-    data = _canonical(receipt.model_dump(mode="json"))
+    data = canonical(receipt.model_dump(mode="json"))
     write_atomic(path_of(home, plan.erasure_id), data)
     return hashlib.sha256(data).hexdigest()
 
@@ -94,7 +76,3 @@ def elsewhere(home: Home, settings: Settings) -> tuple[str, ...]:
             f"{settings.bus.retention_days:g} days after they were written, dead letters as their topics say"
         )
     return tuple(told)
-
-
-def _canonical(fields: dict[str, Any]) -> bytes:
-    return (json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
