@@ -15,9 +15,10 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from pipeline.config.server_settings import ServeSettings
-from streams.server.errors import invalid_request, of_ours
+from streams.server.errors import of_ours
 from streams.server.feedback import FeedbackAsked
 from streams.server.gatekeeping import GRACE_SECONDS, MOST_CALLERS, Gatekeeper
+from streams.server.invalid import invalid_request
 from streams.server.tokens import Tokens
 from streams.server.wire import ChatAsked, CompletionAsked, Wire
 
@@ -173,7 +174,7 @@ def test_a_failure_is_answered_and_its_words_are_kept_out_of_answer_and_log(capl
     assert "long" * 30 not in caplog.text
 
 
-def test_errors_of_the_program_and_of_forms_have_the_shape_of_all_others() -> None:
+def test_errors_of_the_program_have_the_shape_of_all_others() -> None:
     from pipeline.errors import MailtideError, RegistryError, StoreHeldError, UsageError
 
     found = [
@@ -182,15 +183,6 @@ def test_errors_of_the_program_and_of_forms_have_the_shape_of_all_others() -> No
     assert [error.status_code for error in found] == [400, 409, 503, 503]
     assert [("Retry-After" in (error.headers or {})) for error in found] == [False, False, True, True]
     assert all(error.message == "it is so; do this" for error in found)
-    problem = {
-        "loc": ("body", "stop", "list[constrained-str]", 4),
-        "msg": "too long",
-        "type": "too_long",
-        "input": "quokka",
-    }
-    error = invalid_request([problem, problem])
-    assert (error.status_code, error.param, error.message) == (400, "stop.4", "stop.4: too long (1 more)")
-    assert invalid_request([]).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -212,3 +204,38 @@ def test_half_a_surrogate_pair_is_the_callers_error(kind: type[Wire], asked: dic
     assert "half a surrogate pair is no character" in told.message
     whole = json.loads(json.dumps(asked).replace("ud83c", "ud83c\\udf0a"))
     assert kind.model_validate(whole)
+
+
+def problem(kind: str, *loc: str | int, **context: Any) -> dict[str, Any]:
+    return {"type": kind, "loc": ("body", *loc), "msg": "Input should be better", "ctx": context, "input": PROMPT}
+
+
+@pytest.mark.parametrize(
+    ("problems", "field", "said"),
+    [
+        ([problem("missing", "model"), problem("missing", "messages")], "model", "model: is missing (1 more)"),
+        ([problem("less_than_equal", "temperature", le=2.0)], "temperature", "temperature: must be at most 2"),
+        (
+            [problem("string_type", "stop", "constrained-str"), problem("list_type", "stop", "list[constrained-str]")],
+            "stop",
+            "stop: must be a text or a list",
+        ),
+        (
+            [
+                problem("string_type", "messages", 0, "content", "str"),
+                problem("literal_error", "messages", 0, "content", "list[TextPart]", 0, "type", expected="'text'"),
+            ],
+            "messages.0.content.0.type",
+            "messages.0.content.0.type: must be 'text'",
+        ),
+        ([problem("too_long", "tools", max_length=0)], "tools", "tools: is not supported; leave it out"),
+        ([problem("json_invalid", 9)], None, "the body is not JSON"),
+        ([problem("something_new", "seed")], "seed", "seed: Input should be better"),
+        ([], None, "the request is not valid"),
+    ],
+)
+def test_the_first_wrong_field_is_named_with_what_it_should_be(
+    problems: list[dict[str, Any]], field: str | None, said: str
+) -> None:
+    error = invalid_request(problems)
+    assert (error.status_code, error.param, error.message) == (400, field, said)

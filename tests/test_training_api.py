@@ -111,6 +111,33 @@ def test_without_confirm_only_the_plan_is_answered(runs: Finished, api: TestClie
     assert len(api.get("/api/runs").json()) == 2
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "", "application/json"])
+def test_a_body_that_is_no_json_object_is_told_what_it_should_be(api: TestClient, kind: str) -> None:
+    body = b"[]" if kind.endswith("json") else b"confirm=true"
+    refused = api.post("/api/runs", content=body, headers={"Content-Type": kind})
+    said = "the body must be a JSON object, sent with `Content-Type: application/json`"
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, said)
+
+
+def test_what_is_not_there_is_told_in_the_same_shape(api: TestClient) -> None:
+    for method, path, status, says in (("GET", "/docs", 404, "/openapi.json"), ("PUT", "/api/plan", 405, "Allow")):
+        refused = api.request(method, path)
+        assert refused.status_code == status
+        assert says in refused.json()["error"]["message"]
+
+
+def test_the_description_says_what_each_path_is_for_and_that_it_wants_a_token(api: TestClient) -> None:
+    told = api.get("/openapi.json").json()
+    operations = [(path, found) for path, kinds in told["paths"].items() for found in kinds.values()]
+    named = {tag["name"] for tag in told["tags"]}
+    assert len(operations) > 20
+    assert len({found["operationId"] for _, found in operations}) == len(operations)
+    for path, found in operations:
+        assert set(found["tags"]) <= named
+        assert found["description"].endswith(".")
+        assert bool(found.get("security")) == (path not in ("/health", "/ready"))
+
+
 def test_what_the_command_refuses_is_refused_and_nothing_is_claimed(runs: Finished) -> None:
     capped = SETTINGS.model_copy(update={"cost": CostSettings(per_hour=4.0, cap=0.5)})
     with client(runs.home, capped) as api:

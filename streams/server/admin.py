@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from streams.server.context import ServerContext
-from streams.server.errors import ERRORS
+from streams.server.errors import ERRORS, NOT_NOW
 from streams.server.offers import offer_of
 from streams.server.wire import Wire
 
@@ -21,7 +21,7 @@ class AdapterAsked(Wire):
 
 
 class AliasAsked(Wire):
-    """``adapter_id`` null is the bare base."""
+    """`adapter_id` null is the bare base."""
 
     adapter_id: str | None = Field(max_length=200)
 
@@ -35,14 +35,10 @@ class Done(BaseModel):
 
 def router(context: ServerContext) -> APIRouter:
     """Changes of what is served. The registry's champion is followed anyway; these are for those who deploy in steps."""
-    routes = APIRouter(
-        prefix="/api",
-        tags=["serving"],
-        responses={**ERRORS, 409: {**ERRORS[422], "description": "cannot be done as things stand"}},
-    )
+    routes = APIRouter(prefix="/api", tags=["serving"], responses={**ERRORS, **NOT_NOW})
 
     @routes.post("/adapters/load")
-    def load(asked: AdapterAsked) -> Done:
+    def load_adapter(asked: AdapterAsked) -> Done:
         """Load an adapter of this mailbox under its own id, and have it answer once. 422 when it does not fit."""
         with context.storeroom.reading() as store:
             offer = offer_of(store, context.home, context.mailbox, asked.adapter_id)
@@ -51,14 +47,14 @@ def router(context: ServerContext) -> APIRouter:
         return Done(adapter_id=asked.adapter_id, seconds=seconds)
 
     @routes.post("/adapters/unload")
-    def unload(asked: AdapterAsked) -> Done:
+    def unload_adapter(asked: AdapterAsked) -> Done:
         """Wait until no request uses an adapter, and give its memory back."""
         seconds = context.deck.unload(asked.adapter_id)
         log.info("adapter %s unloaded, as asked", asked.adapter_id)
         return Done(adapter_id=asked.adapter_id, seconds=seconds)
 
     @routes.post("/aliases/{alias}")
-    def point(alias: Literal["champion", "candidate"], asked: AliasAsked) -> Done:
+    def point_alias(alias: Literal["champion", "candidate"], asked: AliasAsked) -> Done:
         """Let an alias stand for an adapter in memory from the next request on; running answers go on as they began."""
         context.deck.point(alias, asked.adapter_id)
         log.info("%s is %s, as asked", alias, asked.adapter_id or "the bare base")

@@ -31,7 +31,7 @@ def router(context: ServerContext) -> APIRouter:
     ids = issuer(context)
 
     @routes.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
-    async def chat_completions(asked: ChatAsked, request: Request) -> Any:
+    async def answer_chat(asked: ChatAsked, request: Request) -> Any:
         """Answer a chat. With `retrieval`, the mailbox is searched for the last message, the mails that fit are quoted to
         the model, and the answer lists them as `citations`."""
         with context.deck.hold(asked.model) as held:

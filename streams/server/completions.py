@@ -25,7 +25,7 @@ def router(context: ServerContext) -> APIRouter:
     ids = issuer(context)
 
     @routes.post("/completions", response_model=Completion, responses=STREAM)
-    async def completions(asked: CompletionAsked, request: Request) -> Any:
+    async def go_on_with_text(asked: CompletionAsked, request: Request) -> Any:
         """Go on with a text."""
         with context.deck.hold(asked.model) as held:
             prompt, most = await run_in_threadpool(tokens_of, held, asked.text, asked.max_tokens, serve.max_tokens)

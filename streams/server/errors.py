@@ -8,11 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -92,7 +89,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "a parameter is wrong or cannot be honoured",
         401: "no token, or a wrong one",
-        404: "there is no such model",
+        404: "there is no such model, adapter, run or answer",
         408: "the request took too long",
         413: "the request is too large",
         422: "not accepted",
@@ -101,6 +98,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 """What any endpoint may answer beside its own, for the OpenAPI description."""
+
+NOT_NOW: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody, "description": "cannot be done as things stand"}}
+"""What those may answer as well that change something or need a verdict."""
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
@@ -118,43 +118,6 @@ def of_ours(error: MailtideError) -> ApiError:
     if isinstance(error, RegistryError | NothingToDo):
         return ApiError(409, str(error), code="conflict")
     return ApiError(503, str(error), code="unavailable", retry_after=10)
-
-
-def add_handlers(app: FastAPI) -> None:
-    """What an endpoint refuses becomes an answer of this shape; what it did not foresee is the gatekeeper's."""
-
-    async def http(_: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, ApiError):
-            return error.response()
-        assert isinstance(error, HTTPException)
-        body = error_body(error.status_code, str(error.detail))
-        return JSONResponse(body.model_dump(), error.status_code, error.headers)
-
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return invalid_request(error.errors()).response()
-
-    async def ours(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, MailtideError)
-        return of_ours(error).response()
-
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(MailtideError, ours)
-
-
-def invalid_request(problems: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Names the first field that is wrong and why; what the field held stays out of it."""
-    first = problems[0] if problems else {"loc": (), "msg": "invalid"}
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    name = ".".join(part for part in path if not part.startswith(("function-", "list[", "constrained-"))) or None
-    said = str(first["msg"])
-    if first.get("type") == "extra_forbidden":
-        said = "this server does not know this parameter"
-    elif first.get("type") == "json_invalid":
-        name, said = None, "the body is not JSON"
-    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ApiError(400, f"{name}: {said}{more}" if name else said, param=name, code="invalid_value")
 
 
 def note_failure(error: BaseException) -> None:

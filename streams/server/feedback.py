@@ -57,7 +57,7 @@ def router(context: ServerContext) -> APIRouter:
     ids = issuer(context)
 
     @routes.post("/feedback")
-    def feedback(asked: FeedbackAsked) -> FeedbackTaken:
+    def give_feedback(asked: FeedbackAsked) -> FeedbackTaken:
         """Rate an answer, or correct it. The same again changes nothing; something else counts from then on."""
         model = ids.model_of(asked.id)
         if model is None:

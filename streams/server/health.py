@@ -39,12 +39,12 @@ def router(context: ServerContext) -> APIRouter:
     open_to_all = context.settings.serve.token == "none"
 
     @routes.get("/health")
-    async def health() -> Health:
+    async def check_health() -> Health:
         """Whether the process lives."""
         return Health()
 
     @routes.get("/ready", response_model=Ready, responses={503: {"model": Ready, "description": "not now"}})
-    def ready(request: Request) -> Any:
+    def check_readiness(request: Request) -> Any:
         """Whether requests are answered, and by what."""
         standing = context.deck.standing()
         told = Ready(ready=standing.ready)

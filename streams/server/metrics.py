@@ -114,7 +114,7 @@ def router(figures: ServerFigures) -> APIRouter:
     shown: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
     @routes.get("/metrics", response_class=Response, responses=shown)
-    def metrics(request: Request) -> Response:
+    def read_metrics(request: Request) -> Response:
         """Figures of the home and of this server, in Prometheus' text format or OpenMetrics, as `Accept` asks."""
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(figures.registry), media_type=kind)

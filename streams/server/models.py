@@ -30,8 +30,8 @@ def router(context: ServerContext) -> APIRouter:
         return ModelList(data=list(served().values()))
 
     @routes.get("/models/{model}")
-    def one_model(model: str) -> Model:
-        """One of them."""
+    def show_model(model: str) -> Model:
+        """One of them, by its name."""
         found = served().get(model)
         if found is None:
             raise ApiError(404, "there is no such model here", param="model", code="model_not_found")

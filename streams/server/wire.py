@@ -212,7 +212,7 @@ class TextChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """As :class:`ChatCompletion`, for a text."""
+    """A text, gone on with; `model` is the adapter, or the base, that wrote it."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
