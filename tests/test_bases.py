@@ -19,7 +19,7 @@ from pipeline.runs.requests import AdapterRef, RunRequest
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import learn_tokenizer, new_network
 from retrain.models.fitness import require_causal, require_vocabulary, vocabulary_of
-from retrain.models.model import choose_compute, load_tokenizer
+from retrain.models.model import choose_compute, load_base, load_tokenizer
 from retrain.run import execute
 from retrain.study import open_study
 from tests.support.mailroom import TINY, Mailroom, letters
@@ -103,8 +103,7 @@ def test_a_model_that_looks_ahead_is_refused_by_name_and_by_deed(tmp_path: Path,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        initializer_range=1.0,
-    )
+    )  # of small random weights, through which a look ahead hardly shows
     BertForMaskedLM(config).save_pretrained(str(tmp_path))
     shutil.copy(base / "tokenizer.json", tmp_path)
     with pytest.raises(RunError, match=r"no causal language model \(BertForMaskedLM\)"):
@@ -113,6 +112,16 @@ def test_a_model_that_looks_ahead_is_refused_by_name_and_by_deed(tmp_path: Path,
         require_causal(BertLMHeadModel(config).eval(), COMPUTE)
     config.is_decoder = True
     require_causal(BertLMHeadModel(config).eval(), COMPUTE)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_number_are_told_before_training(base: Path, wrong: float) -> None:
+    for quantize in (True, False):
+        require_causal(load_base(base, COMPUTE, quantize=quantize), COMPUTE)
+    model = load_base(base, COMPUTE, quantize=False)
+    model.model.layers[1].self_attn.q_proj.weight[3, 3] = wrong
+    with pytest.raises(RunError, match="its weights are damaged; fetch it again"):
+        require_causal(model, COMPUTE)
 
 
 @pytest.fixture(scope="module")
