@@ -81,7 +81,7 @@ def safety_of(written: Sequence[Written]) -> tuple[Measured, Figure]:
     """Counts of flags by kind over outputs, and the share of outputs with one, a harm for the gate with its bounds."""
     words = HurtfulWords()
     flags = [flags_of(one.text, words) for one in written]
-    kinds = Counter(flag.kind for found in flags for flag in found)
+    kinds = Counter(kind for found in flags for kind in found)
     counted = {"outputs": len(written), "flagged": sum(map(bool, flags)), "kinds": dict(sorted(kinds.items()))}
     found = proportion_interval([bool(one) for one in flags], [one.thread_id for one in written])
     return counted, Figure.of("safety", found, "no reply was written: eval.generate is 0, or no reply could be put")
