@@ -90,9 +90,7 @@ def ratio_interval(
     return Interval(value, low, high, error, df, n, count, count < few_below)
 
 
-def proportion_interval(
-    hits: Sequence[bool], clusters: Sequence[str], *, confidence: float = 0.95, few_below: int = FEW_CLUSTERS
-) -> Interval | None:
+def proportion_interval(hits: Sequence[bool], clusters: Sequence[str], *, confidence: float = 0.95) -> Interval | None:
     """Interval of a share of hits, such as recall at k, that stays inside 0 to 1 and is never empty.
 
     Wilson's score interval at the effective sample size, which is the size of an independent sample with the same
@@ -104,7 +102,7 @@ def proportion_interval(
         return None
     share, count = plain.value, plain.n_clusters
     if count < 2:
-        return Interval(share, 0.0, 1.0, math.inf, 0.0, plain.n, count, count < few_below)
+        return Interval(share, 0.0, 1.0, math.inf, 0.0, plain.n, count, plain.few)
     variance = share * (1 - share)
     size = min(variance / plain.error**2, plain.n) if variance > 0 and plain.error > 0 else count
     z2 = t_quantile(0.5 + confidence / 2, plain.df) ** 2
@@ -112,7 +110,7 @@ def proportion_interval(
     reach = math.sqrt(z2 * (variance / size + z2 / (4 * size**2))) / (1 + z2 / size)
     low = 0.0 if share == 0 else max(0.0, middle - reach)
     high = 1.0 if share == 1 else min(1.0, middle + reach)
-    return Interval(share, low, high, plain.error, plain.df, plain.n, count, count < few_below)
+    return Interval(share, low, high, plain.error, plain.df, plain.n, count, plain.few)
 
 
 def detectable(interval: Interval, *, confidence: float = 0.95, power: float = 0.8) -> float:

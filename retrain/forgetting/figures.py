@@ -115,10 +115,10 @@ def rare_senders(chunks: Sequence[ValChunk], train: pa.Table) -> Senders:
     return Senders(rare, rarer)
 
 
-def draw_threads(chunks: Sequence[ValChunk], draws: int = DRAWS, seed: int = 0) -> Floats:
+def draw_threads(chunks: Sequence[ValChunk], draws: int = DRAWS) -> Floats:
     """How often each chunk counts, (1 + draws, chunks): all once in the first row, threads drawn with replacement after."""
     threads, of_chunk = np.unique([chunk.thread_id for chunk in chunks], return_inverse=True)
-    source = np.random.default_rng(seed)
+    source = np.random.default_rng(0)
     drawn = source.multinomial(len(threads), np.full(len(threads), 1 / len(threads)), size=draws)
     return np.concatenate([np.ones((1, len(chunks))), drawn[:, of_chunk]]).astype(np.float64)
 

@@ -8,7 +8,7 @@ Those who read mail look at no replays: theirs go back to the topic that they ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -82,8 +82,8 @@ def replayed_to(record: Record, consumer: str) -> bool:
     return record.header(REPLAY) == consumer
 
 
-async def dead_letters(settings: BusSettings, topics: Iterable[Topic] = tuple(Topic)) -> list[DeadLetter]:
-    """What consumers set aside of these topics, in the order of publication; of an event that a consumer refused again
+async def dead_letters(settings: BusSettings) -> list[DeadLetter]:
+    """What consumers set aside of every topic, in the order of publication; of an event that a consumer refused again
     after a replay, the last dead letter.
 
     Raises ``BusError`` when the broker cannot be read.
@@ -91,7 +91,7 @@ async def dead_letters(settings: BusSettings, topics: Iterable[Topic] = tuple(To
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
 
-    names = {dead_letter_name(settings, topic): topic for topic in topics}
+    names = {dead_letter_name(settings, topic): topic for topic in Topic}
     # Without a group it is given every partition.
     consumer = await started(AIOKafkaConsumer(*names, **client_options(settings), auto_offset_reset="earliest"), settings)
     letters: dict[tuple[Topic, str, str], DeadLetter] = {}

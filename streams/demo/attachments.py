@@ -8,6 +8,8 @@ import zlib
 from streams.demo.dice import Dice
 from streams.demo.letters import File
 
+PIXELS = 12
+
 
 def some_file(topic: str, dice: Dice) -> File:
     """A table of readings or a tiny picture, named after the topic."""
@@ -22,14 +24,14 @@ def some_file(topic: str, dice: Dice) -> File:
     )
 
 
-def png(colour: bytes, size: int = 12) -> bytes:
+def png(colour: bytes) -> bytes:
     """A square of one RGB colour (PNG specification, third edition: IHDR, IDAT, IEND; colour type 2)."""
-    rows = b"".join(b"\0" + colour * size for _ in range(size))
+    rows = b"".join(b"\0" + colour * PIXELS for _ in range(PIXELS))
     # Stored, not deflated: compressors differ between builds of zlib, and the mailbox must not.
     body = (
         b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows + struct.pack(">I", zlib.adler32(rows))
     )
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", PIXELS, PIXELS, 8, 2, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,7 +74,6 @@ class MaildirFeed:
         feed: str | None = None,
         *,
         poll: float = 30.0,
-        now: Callable[[], datetime] = utc_now,
         max_mail: int = MAX_MAIL,
     ) -> None:
         """Touches no disk. ``feed`` names the feed; by default mailbox and path do. ``poll`` bounds each wait, in seconds;
@@ -85,7 +84,6 @@ class MaildirFeed:
         self.position = 0
         self._origin = Origin(mailbox, self.name)
         self._home = home
-        self._now = now
         self._max_mail = max_mail
         self._kept = min(KEPT_OF_LONGER, max_mail)
         self._watch = Watch([self.path / folder for folder in FOLDERS], poll, _is_news)
@@ -128,7 +126,7 @@ class MaildirFeed:
             self.position = self.size
             last = numbering.last()
             if last is None or last.note.kind != TickKind.CAUGHT_UP:
-                (tick,) = numbering.note([Note(TickKind.CAUGHT_UP.value, "", "", self._now())], floor=after)
+                (tick,) = numbering.note([Note(TickKind.CAUGHT_UP.value, "", "", utc_now())], floor=after)
                 yield self._origin.tick(tick)
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
@@ -219,7 +217,7 @@ class MaildirFeed:
         if at is None:
             said = delivered(os.path.basename(place))  # noqa: PTH119 - the name may be no text
             at = _time(said) if said is not None else None
-        return at or self._now()
+        return at or utc_now()
 
     def _check(self) -> None:
         """Raises ``FeedError`` unless the path is a Maildir folder."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from pipeline.errors import SourceAway
 from pipeline.home import Home
 from streams.feeds.contract import Handed
-from streams.feeds.handing import MAX_MAIL
 from streams.feeds.mbox import SETTLE_SECONDS, MboxFeed
 from streams.feeds.naming import feed_name
 from streams.feeds.watching import Watch
-from streams.times import utc_now
 
 
 class MboxTail:
@@ -31,17 +28,14 @@ class MboxTail:
         home: Home,
         mailbox: str,
         path: Path,
-        feed: str | None = None,
         *,
         poll: float = 30.0,
-        now: Callable[[], datetime] = utc_now,
-        max_mail: int = MAX_MAIL,
         settle: float = SETTLE_SECONDS,
     ) -> None:
         """Touches no disk. ``poll`` bounds each wait, in seconds; the rest is as ``MboxFeed`` takes it."""
         self.path = path.expanduser().resolve()
-        self.name = feed or feed_name(mailbox, self.path)
-        self._open = partial(MboxFeed, home, mailbox, self.path, self.name, now=now, max_mail=max_mail, settle=settle)
+        self.name = feed_name(mailbox, self.path)
+        self._open = partial(MboxFeed, home, mailbox, self.path, settle=settle)
         # The folder, as the file may come later, or be replaced by another of its name.
         self._watch = Watch([self.path.parent], poll, lambda _, changed: changed == self.path)
         self._read: tuple[int, ...] | None = None
