@@ -29,7 +29,7 @@ def test_plain_and_fused_kernels_agree_on_a_padded_pass(tmp_path: Path) -> None:
     found = {}
     for asked in ("auto", "sdpa", "eager"):
         model = load_base(tmp_path, COMPUTE, quantize=False, attention=kernels(asked, COMPUTE))
-        found[asked] = token_nll(model, collate(rows, 1, COMPUTE.device), COMPUTE).detach()
+        found[asked] = token_nll(model, collate(rows, 1), COMPUTE).detach()
         assert model.config._attn_implementation == ("eager" if asked == "eager" else "sdpa")
     assert torch.equal(found["auto"], found["sdpa"])
     torch.testing.assert_close(found["eager"], found["sdpa"], rtol=1e-4, atol=1e-4)

@@ -66,9 +66,10 @@ def test_a_mail_that_spells_a_control_token_does_not_control_anything() -> None:
 
 
 def test_labels_are_the_next_tokens_of_new_text_only() -> None:
-    group = collate([Example("a", (0, 5, 6, 7), 2, 3), Example("b", (0, 9), 1, 1)], pad=1, device=CPU)
+    group = collate([Example("a", (0, 5, 6, 7), 2, 3), Example("b", (0, 9), 1, 1)], pad=1)
     assert group.ids.tolist() == [[0, 5, 6, 7], [0, 9, 1, 1]]
-    assert group.labels.tolist() == [[IGNORED, 6, 7, IGNORED], [9, IGNORED, IGNORED, IGNORED]]
+    assert group.columns.tolist() == [0, 1, 2], "from the last nothing is foretold"
+    assert group.labels.tolist() == [[IGNORED, 6, 7], [9, IGNORED, IGNORED]]
 
 
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=30), st.integers(10, 200), st.randoms())

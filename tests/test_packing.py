@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def first_loss(model: Any, group: list[Example]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The nats of the first chunk of a pass, and the gradients that they alone have."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    nats = token_nll(model, collate(group, PAD, COMPUTE.device), COMPUTE)[0].sum()
+    nats = token_nll(model, collate(group, PAD), COMPUTE)[0].sum()
     return nats.detach(), list(torch.autograd.grad(nats, trained))
 
 
@@ -72,6 +72,6 @@ def test_a_chunk_has_the_loss_that_it_has_alone_however_it_is_padded(model: Any)
 def test_text_after_a_token_does_not_reach_back(model: Any) -> None:
     first = example("first", 30)
     changed = replace(first, ids=(*first.ids[:20], *example("", 10).ids))
-    one = token_nll(model, collate([first], PAD, COMPUTE.device), COMPUTE)[0]
-    two = token_nll(model, collate([changed], PAD, COMPUTE.device), COMPUTE)[0]
+    one = token_nll(model, collate([first], PAD), COMPUTE)[0]
+    two = token_nll(model, collate([changed], PAD), COMPUTE)[0]
     assert torch.equal(one[:19], two[:19]) and not torch.equal(one[19:], two[19:])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +28,7 @@ from registry.evidence import gather
 from retrain.evaluation.losses import EVAL_VERSION
 from retrain.models.base import learn_tokenizer
 from retrain.run import execute
-from retrain.training.batches import IGNORED, Example, collate
+from retrain.training.batches import Example, collate
 from retrain.training.dialogues import Template
 from retrain.training.replies import ReplyEncoder, dialogue_of
 from tests.support.lineage import sender_key
@@ -114,15 +113,16 @@ def encoded(chunk: Chunk, name: str = "plain", context: int = 4096) -> Example:
 
 def spoken(example: Example) -> list[str]:
     """What is foretold, each stretch as text, by the very labels that the loss is taken over."""
-    group = collate([example], 0, torch.device("cpu"))
-    stretches: list[list[int]] = [[]]
-    for place, label in enumerate(group.labels[0].tolist()):
-        if label == IGNORED:
+    group = collate([example], 0)
+    stretches: list[list[int]] = []
+    before = None
+    for place, label in zip(group.columns.tolist(), group.labels[0].tolist(), strict=True):
+        assert label == example.ids[place + 1]
+        if before is None or place > before + 1:
             stretches.append([])
-        else:
-            assert label == example.ids[place + 1]
-            stretches[-1].append(label)
-    return [tokenizer().decode(tokens) for tokens in stretches if tokens]
+        stretches[-1].append(label)
+        before = place
+    return [tokenizer().decode(tokens) for tokens in stretches]
 
 
 DIALOGUE = mails(

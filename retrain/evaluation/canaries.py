@@ -86,7 +86,7 @@ def _nats(loaded: Loaded, examples: Sequence[Example]) -> list[float]:
         for places in by_length.values():
             for start in range(0, len(places), AT_ONCE):
                 some = places[start : start + AT_ONCE]
-                group = collate([examples[place] for place in some], loaded.pad, compute.device)
+                group = collate([examples[place] for place in some], loaded.pad).on(compute.device)
                 with torch.inference_mode():
                     sums = token_nll(model, group, compute).double().sum(dim=1).tolist()
                 for place, value in zip(some, sums, strict=True):

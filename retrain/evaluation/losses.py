@@ -54,7 +54,7 @@ def nats_of(
     was_training = model.training
 
     def sums(group: list[Example]) -> list[float]:
-        rows = collate(group or IDLE, loaded.pad, compute.device)
+        rows = collate(group or IDLE, loaded.pad).on(compute.device)
         # What is gathered of a model that is shared out is computed with again in training.
         with torch.no_grad() if compute.sharded else torch.inference_mode():
             found: list[float] = token_nll(model, rows, compute).double().sum(dim=1).tolist()

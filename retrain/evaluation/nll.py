@@ -13,13 +13,12 @@ from retrain.training.batches import IGNORED, Group
 
 
 def token_nll(model: Any, group: Group, compute: Compute) -> torch.Tensor:
-    """Nats for every position of ``group`` that predicts, zero elsewhere: float32, (rows, columns that predict).
+    """Nats for every position of ``group`` that predicts, zero elsewhere: float32, of the shape of its labels.
 
     Logits are computed only where some row predicts, which saves the largest product of a small model on text that is
     only read.
     """
-    columns = (group.labels != IGNORED).any(dim=0).nonzero().squeeze(1)
-    labels = group.labels[:, columns]
+    columns, labels = group.columns, group.labels
     with compute.precision():
         if _keeps_logits(model):
             logits = model(input_ids=group.ids, use_cache=False, logits_to_keep=columns).logits

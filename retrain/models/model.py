@@ -61,6 +61,11 @@ class Compute:
             with one_core_each(min(self.threads, most)) as side_by_side:
                 yield side_by_side
 
+    def take(self) -> None:
+        """Makes the device that of the thread that calls, so that it leaves other GPUs alone."""
+        if self.on_gpu:
+            torch.cuda.set_device(self.device)
+
     def environment(self) -> dict[str, str]:
         """What the bits of a result depend on, besides the request."""
         names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers")
@@ -114,11 +119,24 @@ def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | 
             bnb_4bit_quant_storage=weights if compute.sharded else torch.uint8,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=weights, local_files_only=True, use_safetensors=True, attn_implementation=attention, **options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=weights,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise RunError(f"the base model in {path} cannot be loaded ({error})", hint="check model.base") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise RunError(
+            f"the base model in {path} lacks weights that its config.json asks for, {lacking[0]} among {len(lacking)}",
+            hint="fetch it again, or set model.base to another model",
+        )
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             # On CPUs with AVX512-BF16 the first forward in eval mode repacks the weights for good, and every later

@@ -70,11 +70,20 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of one tensor: ``ids`` (rows, length), padded on the right, and ``labels`` of the same shape, where
-    ``labels[i, t]`` is the token after ``ids[i, t]``, or :data:`IGNORED`."""
+    """Rows of one tensor: ``ids`` (rows, length), padded on the right. ``columns`` are the places along the length from
+    which some row predicts, in order; ``labels`` (rows, columns) are the tokens after these, or :data:`IGNORED`."""
 
     ids: torch.Tensor
+    columns: torch.Tensor
     labels: torch.Tensor
+
+    def pinned(self) -> Group:
+        """In memory that a GPU can fetch from while the processor does something else."""
+        return Group(self.ids.pin_memory(), self.columns.pin_memory(), self.labels.pin_memory())
+
+    def on(self, device: torch.device) -> Group:
+        """On ``device``; what is pinned is fetched by it in the order of its work, and nobody waits."""
+        return Group(*(each.to(device, non_blocking=True) for each in (self.ids, self.columns, self.labels)))
 
 
 def encode(tokenizer: Any, sources: Iterable[Source], context: int) -> list[Example]:
@@ -125,8 +134,9 @@ def groups_of_like_length(examples: Sequence[Example], max_tokens: int) -> list[
     return groups
 
 
-def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Group:
-    """One tensor of rows. Padding stands on the right, where a causal model never looks back from: no mask is needed."""
+def collate(examples: Sequence[Example], pad: int) -> Group:
+    """One tensor of rows, in the machine's memory: which columns predict is told here, as a GPU would have to end its work
+    to say so. Padding stands on the right, where a causal model never looks back from: no mask is needed."""
     length = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), length), pad, dtype=torch.long)
     labels = torch.full((len(examples), length), IGNORED, dtype=torch.long)
@@ -136,7 +146,8 @@ def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Grou
         labels[row, example.label_from - 1 : len(tokens) - 1] = tokens[example.label_from :]
         for start, end in example.unlabelled:
             labels[row, start - 1 : end - 1] = IGNORED
-    return Group(ids.to(device), labels.to(device))
+    columns = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
+    return Group(ids, columns, labels[:, columns])
 
 
 def batches_of(plan: Iterable[tuple[int, Sequence[str]]], examples: Mapping[str, Example]) -> list[Batch]:

@@ -1,7 +1,8 @@
 """Where the time of training goes, step by step.
 
 Passes that go side by side on a CPU are timed each by itself, and share out what the batch took by that. A GPU works on
-long after it was told to: its moments are noted among its work, and read when all of that is done.
+long after it was told to: its moments are noted among its work, and read when all of that is done. ``data`` is the time in
+which nothing was computed because the next batch was not ready yet.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-Part = Literal["tensors", "forward", "backward", "optimizer", "measuring", "checkpoints"]
+Part = Literal["data", "forward", "backward", "optimizer", "measuring", "checkpoints"]
 Moment = Any
 """A reading of ``time.perf_counter``, or an event of a CUDA stream."""
-PassTimes = tuple[Moment, Moment, Moment, Moment]
-"""Of one pass: before its tensors are made, before it goes forward, before it goes backward, and at its end."""
+PassTimes = tuple[Moment, Moment, Moment]
+"""Of one pass: before it goes forward, before it goes backward, and at its end."""
 
 R = TypeVar("R")
 
@@ -41,7 +42,7 @@ class Clock:
 
     def passes(self, times: Sequence[PassTimes], seconds: float) -> None:
         """The passes of a batch that took ``seconds`` in all. The device must be done with them."""
-        parts: tuple[Part, ...] = ("tensors", "forward", "backward")
+        parts: tuple[Part, ...] = ("forward", "backward")
         spent = [sum(self._between(each[place], each[place + 1]) for each in times) for place in range(len(parts))]
         whole = sum(spent)
         for part, some in zip(parts, spent, strict=True):

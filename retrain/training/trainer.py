@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch.utils.data import DataLoader
@@ -30,11 +30,12 @@ from retrain.models.loaded import Loaded
 from retrain.processes.ranks import Ranks
 from retrain.processes.sharding import Gathered, Shared, gathered, load_adapter, restore_optimizer
 from retrain.training import checkpoints
-from retrain.training.batches import Batch
+from retrain.training.ahead import made_ahead
+from retrain.training.batches import Batch, Group
 from retrain.training.checkpointing import Checkpointing
 from retrain.training.clock import Clock
 from retrain.training.early_stopping import best_step, should_stop
-from retrain.training.gradients import Gradients, SharedGradients
+from retrain.training.gradients import Gradients, SharedGradients, passes_of
 from retrain.training.lanes import Lanes
 from retrain.training.metrics import StepRecord
 from retrain.training.recipe import Recipe
@@ -44,6 +45,13 @@ OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 
 SUITING = Passes()
 """Passes of the size that suits the device."""
+
+
+class Placed(TypedDict):
+    """A batch and its place among all of a training, counted from 0."""
+
+    place: int
+    batch: Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,20 @@ def fit(training: Training) -> None:
         resume = newest(checkpointing.folder, compute.ranks)
         if resume is not None and (resume.step >= training.steps or compute.ranks.agreed(checkpointing.stops)):
             return
-    with compute.lanes(compute.threads) as lanes:
-        trainer = ScheduleTrainer(training, lanes)
+    with (
+        compute.lanes(compute.threads) as lanes,
+        made_ahead(lambda place: passes_at(training, place), len(training.batches), compute.take) as ready,
+    ):
+        trainer = ScheduleTrainer(training, lanes, ready)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
+
+
+def passes_at(training: Training, place: int) -> list[Group | None]:
+    """The passes of the batch at ``place``, counted from 0, of the size that is due at its step."""
+    batch, compute = training.batches[place], training.loaded.compute
+    suiting = batch.padded if compute.on_gpu else CPU_PASS_TOKENS
+    most = training.passes.at(place // training.recipe.accumulation + 1) or suiting
+    return passes_of(batch, most, training.loaded)
 
 
 def arguments_of(training: Training) -> TrainingArguments:
@@ -119,7 +138,7 @@ def arguments_of(training: Training) -> TrainingArguments:
 class ScheduleTrainer(Trainer):  # type: ignore[misc]
     """Takes batches as they come, one epoch in all; epochs are the schedule's affair."""
 
-    def __init__(self, training: Training, lanes: Lanes) -> None:
+    def __init__(self, training: Training, lanes: Lanes, ready: Callable[[int], list[Group | None]]) -> None:
         def heard(record: StepRecord) -> None:
             training.on_step(record)
             self._track({"loss": record.loss, "learning_rate": record.lr, "tokens": record.tokens, "epoch": record.epoch})
@@ -127,11 +146,12 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         loaded, clock = training.loaded, training.clock
         self._training = training
         self._compute = loaded.compute
+        self._ready = ready
         self._meter = StepMeter(training.batches, training.recipe.accumulation, heard, clock)
         super().__init__(
             model=loaded.model,
             args=arguments_of(training),
-            train_dataset=training.batches,
+            train_dataset=list(enumerate(training.batches)),
             callbacks=[self._meter, *training.trackers],
         )
         self.remove_callback(PrinterCallback)
@@ -140,12 +160,11 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         order: Any = InOrder(len(self._training.batches), self._compute.ranks.count)
-        batches: Any = self._training.batches
-        return self.accelerator.prepare(DataLoader(batches, batch_sampler=order, collate_fn=_only))
+        return self.accelerator.prepare(DataLoader(self.train_dataset, batch_sampler=order, collate_fn=_only))
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Batch]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Batch]], int]:
+        self, epoch_iterator: Iterator[Placed], num_batches: int, device: torch.device
+    ) -> tuple[list[Placed], int]:
         """The batches of one optimizer step and the number of tokens that count in them."""
         samples = list(islice(epoch_iterator, num_batches))
         if self._compute.ranks.count > 1:
@@ -153,18 +172,17 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             torch.manual_seed(_chance(self.args.seed, self.state.global_step, self._compute.ranks.rank))
         return samples, max(1, sum(sample["batch"].n_labels for sample in samples))
 
-    def training_step(self, model: Any, inputs: dict[str, Batch], num_items_in_batch: int | None = None) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Placed, num_items_in_batch: int | None = None) -> torch.Tensor:
         """Adds a batch's gradients; returns its share of the optimizer step's loss."""
         if num_items_in_batch is None:
             raise ValueError("the number of tokens in the optimizer step is needed")
+        batch, clock = inputs["batch"], self._training.clock
+        passes = clock.timed("data", lambda: self._ready(inputs["place"]))
         started = time.perf_counter()
-        batch = inputs["batch"]
         model.train()
-        suiting = batch.padded if self._compute.on_gpu else CPU_PASS_TOKENS
-        most = self._training.passes.at(self.state.global_step + 1) or suiting
-        total, times = self._gradients.add(model, batch, most, num_items_in_batch)
+        total, times = self._gradients.add(model, passes, num_items_in_batch)
         value = float(total)
-        self._training.clock.passes(times, time.perf_counter() - started)
+        clock.passes(times, time.perf_counter() - started)
         if not math.isfinite(value):
             names = ", ".join(example.chunk_id for example in batch.examples)
             raise RunError(
@@ -313,6 +331,6 @@ def _chance(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()[:8], "big")
 
 
-def _only(batches: Sequence[Batch]) -> dict[str, Batch]:
-    (batch,) = batches
-    return {"batch": batch}
+def _only(batches: Sequence[tuple[int, Batch]]) -> Placed:
+    ((place, batch),) = batches
+    return {"place": place, "batch": batch}

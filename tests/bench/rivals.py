@@ -104,7 +104,7 @@ def bench_training_against_trl(data: Path, quick: bool = False) -> list[BenchRow
         def loss(model: Any) -> float:
             model.eval()
             with torch.inference_mode():
-                nats = [float(token_nll(model, collate([e], 1, compute.device), compute).sum()) for e in held_out]
+                nats = [float(token_nll(model, collate([e], 1), compute).sum()) for e in held_out]
             return sum(nats) / sum(e.n_labels for e in held_out)
 
         before, (own, other) = loss(adapted()), map(loss, both)

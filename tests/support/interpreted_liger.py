@@ -60,7 +60,7 @@ def measure(*, liger: bool) -> Measured:
         fuse(network)
     torch.manual_seed(4)
     model = get_peft_model(network, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    nats = token_nll(model, collate(ROWS, 1, compute.device), compute)
+    nats = token_nll(model, collate(ROWS, 1), compute)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return nats.detach(), torch.autograd.grad(nats.sum(), trained)
 
