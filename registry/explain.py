@@ -10,14 +10,17 @@ from datetime import datetime
 from pipeline.config.settings import GateSettings
 from pipeline.home import Home
 from pipeline.intervals import Interval
+from pipeline.runs.requests import RunRequest
 from pipeline.store import Store
-from pipeline.store.rows import ClosingRow, JournalRow
+from pipeline.store.rows import ClosingRow, JournalRow, RequestRow
+from registry.changes import Changed, changed_settings
 from registry.decided import MEASURED, Decided, by_hand
 from registry.evidence import base_name, judging_chunks
 from registry.gate import Comparison, Evidence, RuleOutcome, Ruling, bound_on_better, decide, paired_interval
 from registry.objections import ASKS as LIMITED
 from registry.objections import Objection, objections
 from registry.power import LIKELY, chance_within, smallest_seen, threads_for
+from registry.reigns import GATE, Served, all_served
 from registry.spotcheck import RULE, spot_figure
 
 ASKS = {
@@ -26,7 +29,7 @@ ASKS = {
     "new": "better on the new windows, and surely enough",
     "old": "not worse, beyond a margin, on windows that the champion had learned",
     "drift": "the same against the best adapter ever",
-    **{name: f"objects when shown to be above its limit: {what}" for name, what in LIMITED.items()},
+    **LIMITED,
 }
 OBJECTS = "nothing else speaks against it"
 
@@ -79,7 +82,8 @@ class Explanation:
     ``policy_kept`` is false where the verdict did not keep its policy and that of the settings stands in. ``differences``
     are rules that the stored evidence, asked again, does not rule as the verdict does. ``missing`` says why evidence could
     not be read: then ``power`` and ``needs`` are absent. ``since`` is what people judged after the verdict, by the
-    policy of the settings.
+    policy of the settings. ``changed`` are settings of the run that the champion's was made otherwise by, and ``left`` the
+    times in which the adapter served that a person ended.
     """
 
     run_id: str
@@ -99,6 +103,8 @@ class Explanation:
     missing: str
     by_hand: tuple[JournalRow, ...]
     since: tuple[Objection, ...]
+    changed: tuple[Changed, ...]
+    left: tuple[Served, ...]
 
 
 def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> Explanation:
@@ -108,6 +114,7 @@ def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> E
     policy = kept or settings
     intervals = intervals_of(evidence, policy) if evidence is not None else {}
     rules = verdict.rules if verdict is not None else ()
+    journal = store.fetch(JournalRow, order="ordinal")
     needs: list[Need] = []
     if evidence is not None and run.status == "abstained":
         mails = sum(
@@ -145,9 +152,21 @@ def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> E
         needs=tuple(needs),
         differences=_differences(run, policy) if kept is not None else (),
         missing=run.missing,
-        by_hand=tuple(by_hand(store.fetch(JournalRow, order="ordinal"), request.adapter_id)),
+        by_hand=tuple(by_hand(journal, request.adapter_id)),
         since=_since(store, run, settings),
+        changed=_changed(store, request),
+        left=tuple(
+            served
+            for served in all_served(journal, request.mailbox)
+            if served.adapter_id == request.adapter_id and served.ended_by is not None and served.ended_by.actor != GATE
+        ),
     )
+
+
+def _changed(store: Store, request: RunRequest) -> tuple[Changed, ...]:
+    """Against the run of the champion that was challenged; nothing where that is of another home, or the bare base."""
+    before = store.fetch(RequestRow, "adapter_id = ?", [request.champion.adapter_id]) if request.champion else []
+    return changed_settings(RunRequest.model_validate_json(before[0].request), request) if before else ()
 
 
 def _since(store: Store, run: Decided, settings: GateSettings) -> tuple[Objection, ...]:

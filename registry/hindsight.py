@@ -27,8 +27,8 @@ BY_HAND = "by hand"
 class Entry:
     """One decision then and under the policy. ``then`` and ``under`` are outcomes (``by hand`` for a person's, ``failed``
     for a run that did; ``under`` is None where the evidence cannot be read). ``served_then`` and ``served`` answer after it
-    (None: the bare base). ``diverged`` says that the run as it was would not have been, and ``note`` why, or what else a
-    reader must know."""
+    (None: the bare base). ``diverged`` says that what was decided on would not have been as it was, and ``note`` why, or
+    what else a reader must know. ``reasons`` are those of the policy."""
 
     at: datetime
     run_id: str | None
@@ -40,6 +40,7 @@ class Entry:
     served: str | None
     diverged: bool
     note: str
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Hindsight:
     @property
     def diverges_at(self) -> Entry | None:
         """The first entry of a run that would not have been as it was."""
-        return next((entry for entry in self.entries if entry.diverged), None)
+        return next((entry for entry in self.entries if entry.diverged and entry.run_id is not None), None)
 
 
 def hindsight(store: Store, home: Home, mailbox: str, name: str, gate: GateSettings) -> Hindsight:
@@ -96,9 +97,10 @@ class World:
             self._decide(row, run)
         elif row.event in (Happening.PROMOTED.value, Happening.ROLLED_BACK.value):
             unheard_of = row.event == Happening.ROLLED_BACK.value and row.adapter_id not in self.reigned
-            self._serve(row.adapter_id)
-            note = "it would never have served under the policy" if unheard_of else row.reason
-            self._note(row, None, BY_HAND, BY_HAND, (), False, note)
+            if not unheard_of:
+                self._serve(row.adapter_id)
+            note = "nobody could have returned to it: it would never have served" if unheard_of else row.reason
+            self._note(row, None, BY_HAND, BY_HAND, (), unheard_of, note)
         elif row.event == Happening.REJECTED.value:
             self._note(row, None, BY_HAND, BY_HAND, (), False, row.reason)
         elif row.event == Happening.TAINTED.value and self.served == row.adapter_id:
@@ -115,7 +117,8 @@ class World:
         if verdict.outcome is Outcome.PROMOTED and not apart:
             self._serve(row.adapter_id)
         changed = _changed(run.verdict, verdict)
-        self._note(row, run.request.run_id, run.status, verdict.outcome.value, changed, bool(apart), apart)
+        outcome, reasons = verdict.outcome.value, verdict.reasons
+        self._note(row, run.request.run_id, run.status, outcome, changed, bool(apart), apart, reasons)
 
     def _apart(self, run: Decided) -> str:
         """Why the run would not have been as it was; empty when it would."""
@@ -145,10 +148,11 @@ class World:
         changed: tuple[str, ...],
         diverged: bool,
         note: str,
+        reasons: tuple[str, ...] = (),
     ) -> None:
         served_then = self.state.champion(row.mailbox)
         self.entries.append(
-            Entry(row.at, run_id, row.adapter_id, then, under, changed, served_then, self.served, diverged, note)
+            Entry(row.at, run_id, row.adapter_id, then, under, changed, served_then, self.served, diverged, note, reasons)
         )
 
 

@@ -169,15 +169,6 @@ def fold(rows: Iterable[JournalRow]) -> RegistryState:
     return state
 
 
-def reign_at(rows: Iterable[JournalRow], mailbox: str, time: datetime) -> tuple[Reign | None, datetime | None]:
-    """The reign of a mailbox at a time, that instant's events included (None before the first one), and when it ended
-    (None: it has not)."""
-    reigns = [reign for reign in fold(rows).reigns if reign.mailbox == mailbox]
-    begun = [reign for reign in reigns if reign.since <= time]
-    following = reigns[len(begun) :]
-    return begun[-1] if begun else None, following[0].since if following else None
-
-
 def append_event(
     state: RegistryState, *, mailbox: str, adapter_id: str, event: Happening, reason: str, actor: str, at: datetime
 ) -> JournalRow:

@@ -36,6 +36,7 @@ from retrain.training import checkpoints
 from retrain.training.checkpoints import Checkpoint
 from retrain.training.lost_device import require_same_device
 from retrain.training.metrics import METRICS, StepRecord, read_metrics
+from retrain.training.pace import Pacing
 from retrain.training.retries import train_until_better
 
 
@@ -80,7 +81,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     begun = checkpoints.newest_whole(folder / CHECKPOINTS) is not None
     require_same_device(folder, gpu=compute.on_gpu, name=compute.environment()["device"], begun=begun)
     with watch.stage("base"):
-        base = find_base(home, request, exclusions, compute, _base_steps(run_id, progress))
+        base = find_base(home, request, exclusions, compute, _base_steps(request, progress))
     together = request.settings.train.together > 1
     if together:  # before this process takes memory of its own
         with watch.stage("train"):
@@ -170,13 +171,16 @@ def _environment(compute: Compute, study: Study) -> dict[str, str]:
     }
 
 
-def _base_steps(run_id: str, progress: Observer) -> Callable[[StepRecord], None]:
+def _base_steps(request: RunRequest, progress: Observer) -> Callable[[StepRecord], None]:
     """Passes on every twentieth step of the making of the base."""
+    pacing = Pacing(request.settings.model.builtin.base_tokens)
 
     def report(record: StepRecord) -> None:
+        pace = pacing.after(record)
         if record.step % 20 == 0 or record.step == record.steps:
             text = f"built-in base, {record.tokens:,} tokens"
-            progress(Progress(run_id, "base", record.step, record.steps, text, record.loss))
+            rate, left = (pace.tokens_per_second, pace.seconds_left) if pace else (None, None)
+            progress(Progress(request.run_id, "base", record.step, record.steps, text, record.loss, rate, left))
 
     return report
 

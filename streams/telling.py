@@ -41,13 +41,23 @@ def figures_of(step: Step) -> Figures:
     return Figures(step.loss, step.tokens_per_second, step.seconds_left)
 
 
+IN_STEPS = frozenset({"base", "train"})
+"""Stages that are counted in optimizer steps; of the others the share alone means something."""
+
+
+def stage_line(stage: str, done: float, total: float, text: str, figures: Figures, *, share: bool = True) -> str:
+    """What a run does now in one line: the stage, how far it is in steps or (with ``share``) as a share, what it says, and
+    its figures."""
+    far = f"{100 * done / total:.0f} %" if total and share else ""
+    parts = [" ".join(part for part in (stage, far, text) if part), figures.words]
+    if total and stage in IN_STEPS:
+        parts = [f"{stage} step {done:,.0f} of {total:,.0f}", text, figures.words]
+    return ", ".join(part for part in parts if part)
+
+
 def step_line(step: Step) -> str:
-    """A step of a run in one line, without its share, which a bar or a line shows in front of it."""
-    return joined(f"{step.stage} {step.text}".strip(), figures_of(step))
-
-
-def joined(text: str, figures: Figures) -> str:
-    return ", ".join(part for part in (text, figures.words) if part)
+    """A step of a run in one line, for behind a bar or a share."""
+    return stage_line(step.stage, step.done, step.total, step.text, figures_of(step), share=False)
 
 
 def time_left(seconds: float) -> str:
@@ -73,6 +83,6 @@ class NowAndThen:
         if stage == self._stage and now - self._said_at < LOG_EVERY_SECONDS:
             return
         self._stage, self._said_at = stage, now
-        share = f" {100 * step.done / step.total:.0f} %" if step.total else ""
-        words = joined(step.text, figures_of(step))
-        self._log.info("run %s: %s%s %s", step.run_id, step.stage, share, words)
+        self._log.info(
+            "run %s: %s", step.run_id, stage_line(step.stage, step.done, step.total, step.text, figures_of(step))
+        )

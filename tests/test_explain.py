@@ -18,6 +18,7 @@ from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Loss, read_losses, write_losses
 from pipeline.store.rows import LossRow, MailboxRow
 from registry.byhand import promote, rollback
+from registry.changes import Changed
 from registry.decide import fail_run
 from registry.decided import decided, request_of
 from registry.explain import Explanation, explain
@@ -69,6 +70,25 @@ def test_a_promotion_is_told_with_the_verdicts_own_figures(runs: Finished) -> No
     assert new.power.smallest_seen == pytest.approx(decision.verdict.detectable)
     assert old.power is not None and old.power.chance_if_equal is not None and old.power.effective_threads is not None
     assert 0.9 < old.power.chance_if_equal < 1 and 5 < old.power.effective_threads <= 8
+
+
+def test_a_setting_that_was_changed_and_a_person_who_left_it_are_told(runs: Finished) -> None:
+    first, _, _ = runs.step()
+    train = runs.lineage.settings.train.model_copy(update={"lr": 0.05})
+    runs.lineage.settings = runs.lineage.settings.model_copy(update={"train": train})
+    second, _, _ = runs.step(new=-0.2)
+    assert explained(runs, second).changed == (Changed("train.lr", 0.002, 0.05),)
+    assert explained(runs, first).changed == ()
+    rollback(runs.store, runs.home, MAILBOX, first.adapter_id, "answers got worse", "ann", runs.now)
+    assert explained(runs, first).left == ()
+    done = command(runs, "explain", second.adapter_id)
+    assert f"Made with train.lr 0.05, where the run of {first.adapter_id} had 0.002." in done.stdout
+    assert f"then {first.adapter_id} was returned to by ann: answers got worse" in done.stdout
+    shown = CliRunner().invoke(cli, ["--home", str(runs.home.root), "registry", "show", second.adapter_id]).stdout
+    assert f": {first.adapter_id} returned to by ann: answers got worse" in shown
+    assert max(len(line) for line in shown.splitlines()) <= WIDTH
+    at = CliRunner().invoke(cli, ["--home", str(runs.home.root), "registry", "at", "2030-01-01"]).stdout
+    assert f"{first.adapter_id}, from " in at and "(returned to by ann: answers got worse) on, UTC" in at
 
 
 def test_a_run_is_found_by_its_own_id_too(runs: Finished) -> None:

@@ -128,14 +128,15 @@ def test_hands_decide_alike_under_any_policy(runs: Finished) -> None:
 
 
 def test_a_return_to_what_would_never_have_served_is_told(runs: Finished) -> None:
-    runs.step()
+    first = runs.step()[0]
     second = runs.step()[0]
     third = runs.step()[0]
     rollback(runs.store, runs.home, MAILBOX, second.adapter_id, "back", "ann", runs.now)
     found = under(runs, STRICT)
     assert [entry.adapter_id for entry in found.entries][2:] == [third.adapter_id, second.adapter_id]
-    assert found.entries[3].note == "it would never have served under the policy"
-    assert found.entries[3].served == second.adapter_id
+    assert found.entries[3].note == "nobody could have returned to it: it would never have served"
+    assert (found.entries[3].diverged, found.entries[3].served) == (True, first.adapter_id)
+    assert found.diverges_at == found.entries[2]
 
 
 def test_a_failed_run_stays_failed_and_is_no_verdict(runs: Finished) -> None:

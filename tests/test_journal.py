@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -15,13 +16,12 @@ from registry.journal import (
     LEGAL,
     Happening,
     RegistryState,
-    Reign,
     Status,
     advance,
     append_event,
     fold,
-    reign_at,
 )
+from registry.reigns import Served, all_served, how, served_at
 
 START = datetime(2026, 1, 1)
 
@@ -42,8 +42,8 @@ def told(*happenings: tuple[str, Happening], mailbox: str = "main") -> list[Jour
 
 def champion_at(rows: list[JournalRow], mailbox: str, time: datetime) -> str | None:
     """None for the bare base."""
-    reign, _ = reign_at(rows, mailbox, time)
-    return reign.adapter_id if reign else None
+    served = served_at(rows, mailbox, time)
+    return served.adapter_id if served else None
 
 
 H = Happening
@@ -76,16 +76,20 @@ def test_the_champion_at_any_past_time_can_be_told(hours: float, champion: str |
 
 
 def test_a_reign_is_told_with_its_beginning_and_its_end() -> None:
-    def hours(reign: Reign | None, until: datetime | None) -> tuple[float | None, float | None]:
-        times = (reign.since if reign else None, until)
-        first, last = ((time - START) / timedelta(hours=1) if time else None for time in times)
+    def hours(served: Served | None) -> tuple[float | None, float | None]:
+        assert served is not None
+        first, last = ((time - START) / timedelta(hours=1) if time else None for time in (served.since, served.until))
         return first, last
 
     rows = told(*SUCCESSION)
-    assert hours(*reign_at(rows, "main", START)) == (None, 2)
-    assert hours(*reign_at(rows, "main", START + timedelta(hours=4.5))) == (4, 5)
-    assert hours(*reign_at(rows, "main", START + timedelta(days=9))) == (5, None)
-    assert reign_at(rows, "other", START) == (None, None)
+    assert served_at(rows, "main", START) is None
+    assert hours(served_at(rows, "main", START + timedelta(hours=4.5))) == (4, 5)
+    assert hours(served_at(rows, "main", START + timedelta(days=9))) == (5, None)
+    assert served_at(rows, "other", START) is None
+    first, second, third = all_served(rows, "main")
+    assert (first.ended_by, second.ended_by, third.ended_by) == (rows[4], rows[5], None)
+    assert how(rows[4]) == "promoted by the gate"
+    assert how(replace(rows[5], actor="ann", reason="it was rude")) == "returned to by ann: it was rude"
 
 
 def test_a_tainted_champion_leaves_the_base_until_one_is_returned_to() -> None:

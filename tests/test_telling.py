@@ -49,7 +49,8 @@ TRAINING = Step("0a", "train", 30, 120, "epoch 1, 4100 tokens", 4.1234, 3400.4, 
 
 
 def test_a_step_in_one_line() -> None:
-    assert step_line(TRAINING) == "train epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left"
+    assert step_line(TRAINING) == "train step 30 of 120, epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left"
+    assert step_line(Step("0a", "train", 30, 0, "memory ran out")) == "train memory ran out"
     assert step_line(Step("0a", "evaluate", 1, 2, "a1 step-000050")) == "evaluate a1 step-000050"
     assert [time_left(seconds) for seconds in (0.4, 89, 91, 5300, 7810)] == ["0 s", "89 s", "2 min", "88 min", "2 h 10 min"]
 
@@ -58,7 +59,7 @@ def test_status_and_the_daemons_line_tell_the_same() -> None:
     board = Board(7, datetime(2026, 1, 1), ("train",))
     board.training_is(TrainingState.of(TRAINING))
     line = training_line(board.state)
-    assert "run 0a: train 25 % epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left" in line
+    assert "run 0a: train step 30 of 120, epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left" in line
     assert board.state.training.words == step_line(TRAINING)
 
 
@@ -69,7 +70,7 @@ def test_a_log_hears_of_each_stage_at_once_and_of_its_steps_now_and_then(caplog:
         for stage, done in (("train", 1), ("train", 2), ("train", 3), ("train", 4), ("evaluate", 1)):
             log.hear(Step("0a", stage, done, 10, "text"))
     assert [one.message for one in caplog.records] == [
-        "run 0a: train 10 % text",
-        "run 0a: train 30 % text",
+        "run 0a: train step 1 of 10, text",
+        "run 0a: train step 3 of 10, text",
         "run 0a: evaluate 10 % text",
     ]

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from pipeline.config.settings import CostSettings, Settings
 from pipeline.home import Home
 from pipeline.store.rows import MailboxRow
 from registry.byhand import reject
+from retrain.training.metrics import StepRecord
 from streams.demo.mailbox import write_mailbox
+from streams.server.news import steps_of
 from streams.stores import opener
 from streams.times import utc_now
 from tests.support.apis import application, client, listening, token
@@ -196,6 +199,26 @@ class Listener:
                 fields = {}
             elif name:
                 fields[name] = value
+
+
+def test_a_run_without_a_daemon_is_told_by_its_steps_with_pace_and_time_left(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert steps_of(home, "0a") == {"run_id": "0a", "doing": "requested"}
+    steps = [StepRecord(step, 100, 0, 5.0 - step / 100, 1e-3, 500 * step, 2.0 * step) for step in range(1, 31)]
+    home.run("0a").mkdir(parents=True)
+    lines = "".join(json.dumps(asdict(step)) + "\n" for step in steps)
+    (home.run("0a") / "metrics.jsonl").write_text(lines + '{"step": 31')
+    told = steps_of(home, "0a")
+    assert {name: told[name] for name in ("doing", "stage", "done", "total", "text")} == {
+        "doing": "training",
+        "stage": "train",
+        "done": 30,
+        "total": 100,
+        "text": "epoch 1, 15,000 tokens",
+    }
+    assert told["figures"] == {"loss": 4.7, "tokens_per_second": 250.0, "seconds_left": 140.0}
+    (home.run("0a") / "metrics.jsonl").write_text(lines[: lines.index("\n") + 1])
+    assert steps_of(home, "0a")["figures"]["seconds_left"] == 198.0
 
 
 def test_decisions_come_as_they_fall_and_those_that_were_missed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from streams.cli.verdicts import explain_command, what_if_command
 if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.store import Store
+    from pipeline.store.rows import JournalRow
+    from registry.reigns import Served
 
 mailbox_option = click.option("--mailbox", help="The mailbox, where there are several.")
 reason_option = click.option("--reason", required=True, help="Why; it is kept in the journal.")
@@ -52,22 +55,43 @@ def list_command(home: Home, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show_command(home: Home, adapter_id: str, as_json: bool) -> None:
-    """Show one adapter: its state, its run, its journal."""
+    """Show one adapter: its state, its run, when it served, its journal."""
+    from pipeline.store.rows import JournalRow
+    from registry.reigns import all_served
     from streams.cli.opening import opened
 
     with opened(home) as store:
         adapter = _adapter(store, adapter_id)
-        journal = store.query(
-            'SELECT ordinal, "at", event, reason, actor FROM journal WHERE adapter_id = ? ORDER BY ordinal', [adapter_id]
-        )
-    columns = ("ordinal", "at", "event", "reason", "actor")
+        rows = store.fetch(JournalRow, order="ordinal")
+    own = [row for row in rows if row.adapter_id == adapter_id]
     if as_json:
-        print_json({**adapter, "journal": [dict(zip(columns, row, strict=True)) for row in journal]})
+        print_json({**adapter, "journal": [_entry(row) for row in own]})
         return
     for name, value in adapter.items():
         if value is not None:
             click.echo(f"{name:<13} {shown(value)}")
-    print_table(columns, journal)
+    for served in all_served(rows, adapter["mailbox"]):
+        if served.adapter_id == adapter_id:
+            click.echo(f"{'served':<13} {_when(served)}")
+    click.echo()
+    for row in own:
+        click.echo(f"{row.ordinal:>4}  {shown(row.at)}  {row.event.replace('_', ' ')}, {row.actor}")
+        for line in textwrap.wrap(row.reason, 110):
+            click.echo(f"      {line}")
+
+
+def _entry(row: JournalRow) -> dict[str, Any]:
+    return {"ordinal": row.ordinal, "at": row.at, "event": row.event, "reason": row.reason, "actor": row.actor}
+
+
+def _when(served: Served) -> str:
+    """From when to when, and who came after by what."""
+    from registry.reigns import how
+
+    begun = f"from {served.since:%Y-%m-%d %H:%M:%S}"
+    if served.ended_by is None:
+        return f"{begun} on"
+    return f"{begun} until {served.until:%Y-%m-%d %H:%M:%S}: {served.ended_by.adapter_id} {how(served.ended_by)}"
 
 
 @registry_command.command("promote")
@@ -142,7 +166,8 @@ def decide_command(home: Home, adapter_id: str, as_json: bool) -> int:
 def rollback_command(home: Home, adapter_id: str | None, mailbox: str | None, reason: str) -> None:
     """Return to former champion ADAPTER_ID, the one before the present by default; the next run continues from it."""
     from registry import byhand
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.times import utc_now
 
     settings = settings_of(home)
@@ -235,8 +260,9 @@ def import_command(home: Home, folder: Path, mailbox: str | None, signed_by: str
     receipt, base and rank must be those of this mailbox. It is a candidate until somebody promotes it.
     """
     from registry.importing import import_adapter
+    from registry.named import the_mailbox
     from streams.claims import import_terms
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.times import utc_now
 
     settings = settings_of(home)
@@ -261,12 +287,12 @@ def _table(home: Home, as_json: bool, view: str, columns: tuple[str, ...], order
 
 
 def _adapter(store: Store, adapter_id: str) -> dict[str, Any]:
-    from pipeline.errors import UsageError
+    from registry.named import no_adapter
 
     columns = ("adapter_id", "mailbox", "status", "run_id", "created_at", "promoted_at", "sha256", "safety_flags")
     rows = store.query(f"SELECT {', '.join(columns)} FROM adapters WHERE adapter_id = ?", [adapter_id])
     if not rows:
-        raise UsageError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+        raise no_adapter(adapter_id)
     return dict(zip(columns, rows[0], strict=True))
 
 

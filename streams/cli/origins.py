@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table
+from streams.cli.output import json_option, print_json, print_table
+from streams.documents import plain
 from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.store import Store
     from registry.lineage import Lineage
+    from registry.reigns import Served
 
 mailbox_option = click.option("--mailbox", help="The mailbox, where there are several.")
 
@@ -50,7 +52,8 @@ def lineage_command(
     """
     from pipeline.errors import UsageError
     from registry.lineage import learners, lessons, lineage
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened
 
     with opened(home) as store:
         if message_key is not None:
@@ -61,9 +64,7 @@ def lineage_command(
             name = the_mailbox(store, mailbox)
             found = learners(store, name, _stored_key(store, name, message_key))
         else:
-            line = lineage(
-                store, _known(store, adapter_id) if adapter_id else _champion(store, the_mailbox(store, mailbox))
-            )
+            line = lineage(store, adapter_id or _champion(store, the_mailbox(store, mailbox)))
             taught = lessons(store, line.steps[0].adapter_id) if messages else []
     if message_key is not None:
         if as_json:
@@ -111,14 +112,6 @@ def _stored_key(store: Store, mailbox: str, given: str) -> str:
     raise UsageError(f"{mailbox} has no message {given}", hint="a key is what the view messages says")
 
 
-def _known(store: Store, adapter_id: str) -> str:
-    from pipeline.errors import UsageError
-
-    if not store.scalar("SELECT count(*) FROM adapters WHERE adapter_id = ?", [adapter_id]):
-        raise UsageError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
-    return adapter_id
-
-
 def _champion(store: Store, mailbox: str) -> str:
     from pipeline.errors import NothingToDo
 
@@ -134,19 +127,36 @@ def _champion(store: Store, mailbox: str) -> str:
 @json_option
 @click.pass_obj
 def at_command(home: Home, time: datetime, mailbox: str | None, as_json: bool) -> None:
-    """Tell which adapter was champion at TIME, and from when to when."""
+    """Tell which adapter was champion at TIME, from when to when, and what began and ended that."""
     from pipeline.store.rows import JournalRow
-    from registry.journal import reign_at
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from registry.reigns import all_served, how, served_at
+    from streams.cli.opening import opened
 
     with opened(home) as store:
         name = the_mailbox(store, mailbox)
-        reign, until = reign_at(store.fetch(JournalRow, order="ordinal"), name, time)
-    champion, since = (reign.adapter_id, reign.since) if reign else (None, None)
+        rows = store.fetch(JournalRow, order="ordinal")
+    served, first = served_at(rows, name, time), next(iter(all_served(rows, name)), None)
     if as_json:
-        print_json({"mailbox": name, "time": time, "champion": champion, "since": since, "until": until})
+        print_json({"mailbox": name, "time": time, **_reign(served, first)})
         return
-    begun = f"from {since:%Y-%m-%d %H:%M:%S} " if since else ""
-    ended = f"until {until:%Y-%m-%d %H:%M:%S}" if until else "on"
-    told = champion or f"{name} had no champion, the bare base answered"
-    click.echo(f"{told}, {begun}{ended}")
+    begun = f"from {served.since:%Y-%m-%d %H:%M:%S} ({how(served.begun_by)}) " if served else ""
+    following = served.ended_by if served else first.begun_by if first else None
+    ended = f"until {following.at:%Y-%m-%d %H:%M:%S} ({following.adapter_id} {how(following)})" if following else "on"
+    champion = served.adapter_id if served else None
+    click.echo(f"{champion or f'{name} had no champion, the bare base answered'}, {begun}{ended}, UTC")
+
+
+def _reign(served: Served | None, first: Served | None) -> dict[str, Any]:
+    """A reign for programs; None is the time before the first one."""
+    if served is None:
+        following = first.begun_by if first else None
+        until = first.since if first else None
+        return {"champion": None, "since": None, "until": until, "begun_by": None, "ended_by": following}
+    return {
+        "champion": served.adapter_id,
+        "since": served.since,
+        "until": served.until,
+        "begun_by": served.begun_by,
+        "ended_by": served.ended_by,
+    }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table, say
+from streams.cli.output import json_option, print_json, print_table, say
+from streams.documents import plain
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -57,8 +59,9 @@ def what_if_command(home: Home, policy: Path, mailbox: str | None, as_json: bool
     under it, and which adapter would have served. Nothing is changed.
     """
     from registry.hindsight import hindsight, tally
+    from registry.named import the_mailbox
     from registry.policies import read_policy
-    from streams.cli.opening import opened, the_mailbox
+    from streams.cli.opening import opened
 
     read = read_policy(policy)
     with opened(home) as store:
@@ -73,6 +76,7 @@ def what_if_command(home: Home, policy: Path, mailbox: str | None, as_json: bool
 
 def _tell(told: Explanation) -> None:
     from registry.objections import ASKS
+    from registry.reigns import how
 
     say(f"{told.status.upper()} {told.adapter_id}, run {told.run_id} of {told.mailbox}, {told.at:%Y-%m-%d %H:%M} UTC")
     say(
@@ -82,10 +86,19 @@ def _tell(told: Explanation) -> None:
     policy = ", ".join(f"{name} {value:g}" for name, value in told.policy if isinstance(value, int | float))
     kept = "" if told.policy_kept else " (that of the settings now: the verdict did not keep its own)"
     say(f"Policy: {policy}{kept}.")
+    for changed in told.changed:
+        was, now = json.dumps(changed.before), json.dumps(changed.now)
+        say(f"Made with {changed.name} {now}, where the run of {told.reference} had {was}.")
     for reason in told.reasons:
         say(f"- {reason}")
     for row in told.by_hand:
         say(f"By hand: {row.event.replace('_', ' ')} on {row.at:%Y-%m-%d %H:%M} by {row.actor}: {row.reason}")
+    for served in told.left:
+        if served.ended_by is not None:
+            say(
+                f"Left by hand: served until {served.until:%Y-%m-%d %H:%M:%S}; then {served.ended_by.adapter_id} was "
+                f"{how(served.ended_by)}"
+            )
     for judged in told.since:
         say(f"Since then: {judged.reason}")
     losses = [one for one in told.rules if one.rule.name not in ASKS]
@@ -95,8 +108,9 @@ def _tell(told: Explanation) -> None:
         print_table(columns, [_rule(one) for one in losses])
         for one in losses:
             say(f"  {one.rule.name}: {one.asks}")
-        confidence = f"{100 * told.policy.confidence:g} %"
-        say(f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {confidence} each.")
+        sure, better = (f"{100 * share:g} %" for share in (told.policy.confidence, told.policy.confidence_better))
+        say(f"Figures: challenger less reference, nats per token on val; below 0 is better. Bounds: {sure} each.")
+        say(f"Margin left: from the threshold to the upper bound, which of new is taken at {better}; below 0 is missing.")
     _tell_objections(others)
     _tell_power(told)
     if told.needs:
@@ -141,7 +155,7 @@ def _tell_objections(others: Sequence[Explained]) -> None:
     asked = [one for one in others if one.rule.ruling.value in ("pass", "fail")]
     if asked:
         click.echo()
-        say("What else was measured, each figure being harm:")
+        say("What else was measured. Each figure is harm, and objects when its lower bound is above its limit:")
         columns = ("rule", "figure", "lower", "upper", "limit", "margin left", "n", "ruling")
         print_table(columns, [_limited(one) for one in asked])
         for one in asked:
@@ -192,24 +206,29 @@ def _tell_power(told: Explanation) -> None:
 def _tell_history(found: Hindsight) -> None:
     from registry.hindsight import tally
 
-    columns = ("decided", "adapter", "then", f"under {found.policy}", "rules", "served then", "would have served")
+    columns = ("decided", "adapter", "then", f"under {found.policy}", "differs in", "served then", "would have served")
     print_table(columns, [_entry(entry) for entry in found.entries], title=f"{found.mailbox}: policy {found.policy}")
-    for entry in found.entries:
-        if entry.note:
-            say(f"  {entry.adapter_id}: {entry.note}")
     counts = tally(found.verdicts)
     say(
         f"{counts['verdicts']} verdict{'' if counts['verdicts'] == 1 else 's'}: "
         f"{counts['same']} the same, {counts['changed']} changed, {counts['unreadable']} whose evidence cannot be read, "
         f"{counts['diverged']} of runs that would not have been as they were."
     )
+    for entry in found.entries:
+        if entry.under not in (entry.then, None) and not entry.diverged:
+            say(f"{entry.adapter_id}, {entry.then} then, {entry.under} under {found.policy}:")
+            for reason in entry.reasons:
+                say(f"- {reason}")
     apart = found.diverges_at
     if apart is not None:
         say(
-            f"From run {apart.run_id} on (marked ?) history would have been another: such a run is judged on what it left, "
-            "but the policy would have had another adapter to continue and to challenge, and so another run. What would "
-            "have served is the last that is certain."
+            f"From run {apart.run_id} on (marked ?) history would have been another: {apart.note}. Such a run is judged on "
+            "what it left, but the policy would have had another adapter to continue and to challenge, and so another run. "
+            "What would have served is the last that is certain."
         )
+    for entry in found.entries:
+        if entry.note and (entry.run_id is None or not entry.diverged):
+            say(f"{entry.adapter_id}, {entry.then}: {entry.note}")
 
 
 def _entry(entry: Entry) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from streams.telling import UNKNOWN, Figures, figures_of, joined
+from streams.telling import UNKNOWN, Figures, figures_of, stage_line
 
 if TYPE_CHECKING:
     from streams.batch import Taken
@@ -49,8 +49,8 @@ class TrainingState:
 
     @property
     def words(self) -> str:
-        """What is being done, without how much of it."""
-        return joined(f"{self.stage} {self.text}".strip(), self.figures)
+        """What is being done, for behind a bar or a share."""
+        return stage_line(self.stage, self.done, self.total, self.text, self.figures, share=False)
 
 
 @dataclass(frozen=True, slots=True)

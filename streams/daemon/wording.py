@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streams.daemon.board import DaemonState
-from streams.telling import joined
+from streams.telling import stage_line
 
 
 def training_line(state: DaemonState) -> str:
     """One line on windows and training."""
     training = state.training
     if training.doing == "training":
-        share = f" {100 * training.done / training.total:.0f} %" if training.total else ""
-        doing = f"run {training.run_id}: {training.stage}{share} {joined(training.text, training.figures)}".rstrip()
+        line = stage_line(training.stage, training.done, training.total, training.text, training.figures)
+        doing = f"run {training.run_id}: {line}"
     else:
         doing = f"training {training.doing}{': ' if training.text else ''}{training.text}"
     return f"{state.closed:,} windows closed, {state.runs:,} runs decided; {doing}"

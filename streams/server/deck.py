@@ -120,9 +120,10 @@ class Deck:
             )
 
     def note(self, reason: str, *, retry_after: float = 5.0) -> None:
-        """Says why nothing is served, or what is amiss beside it ("" for nothing)."""
+        """Says why nothing is served, or what is amiss beside it ("" for nothing, once something is served)."""
         with self._state:
-            self._reason, self._retry_after = reason, retry_after
+            if reason or self._engine is not None:
+                self._reason, self._retry_after = reason, retry_after
 
     def open(self, base: BaseRef, make_engine: Callable[[], Engine]) -> None:
         """Loads the base, and the adapters that were in memory before ``close``. Raises ``RunError``."""

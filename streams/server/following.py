@@ -120,10 +120,10 @@ class Following:
                 return False
             log.info("base %s is in memory", found.base.base_id)
         self._serve(CHAMPION, found.champion)
+        self._deck.note("")
         if self._settings.serve.candidate and found.candidate is not None:
             self._serve(CANDIDATE, found.candidate)
         self._let_go(found)
-        self._deck.note("")
         return True
 
     def _leave(self, wanted: BaseRef | None) -> None:

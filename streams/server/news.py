@@ -15,12 +15,16 @@ from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import JournalRow
 from streams.claims import undecided
+from streams.daemon.board import TrainingState
+from streams.documents import plain
 from streams.server.context import ServerContext
-from streams.server.documents import document
 from streams.standing import state_of
+from streams.telling import Figures
 
 STEPS = "metrics.jsonl"
 """In a run's folder: a line per step (:mod:`retrain.training.metrics`, which would load torch)."""
+RECENT_STEPS = 16
+"""Steps that the pace is taken over."""
 LOOK_SECONDS = 1.0
 QUIET_SECONDS = 15.0
 """After so long without an event a comment is sent, so that whatever lies between keeps the connection."""
@@ -70,7 +74,7 @@ class News:
         yield ": mailtide\n\n"
         while True:
             look = await run_in_threadpool(self.look)
-            told = [_event("decision", document(row), row.ordinal) for row in look.journal]
+            told = [_event("decision", plain(row), row.ordinal) for row in look.journal]
             if look.progress != self._told:
                 self._told = look.progress
                 told.append(_event("progress", look.progress))
@@ -89,28 +93,35 @@ def progress_of(store: Store, home: Home, mailbox: str) -> dict[str, Any] | None
         return None
     daemon = state_of(store)
     if daemon is not None and daemon.training.run_id == pending.run_id:
-        told: dict[str, Any] = document(daemon.training)
+        told: dict[str, Any] = plain(daemon.training)
         return told
     return steps_of(home, pending.run_id)
 
 
 def steps_of(home: Home, run_id: str) -> dict[str, Any]:
-    """The newest step in the folder of a run; only its id where it has not begun to train."""
+    """The newest step in the folder of a run, in the form in which a daemon tells of its own; only the run's id where it
+    has not begun to train."""
     try:
         lines = (home.run(run_id) / STEPS).read_text(encoding="utf-8").split("\n")[:-1]
     except OSError:
         lines = []
     if not lines:
         return {"run_id": run_id, "doing": "requested"}
-    step = json.loads(lines[-1])
-    return {
-        "run_id": run_id,
-        "doing": "training",
-        "stage": "train",
-        "done": step["step"],
-        "total": step["steps"],
-        "figures": {"loss": step["loss"]},
-    }
+    last = json.loads(lines[-1])
+    before = json.loads(lines[-RECENT_STEPS - 1]) if len(lines) > RECENT_STEPS else {"step": 0, "tokens": 0, "seconds": 0.0}
+    text = f"epoch {last['epoch'] + 1}, {last['tokens']:,} tokens"
+    state = TrainingState("training", run_id, "train", last["step"], last["steps"], text, _figures(before, last))
+    told: dict[str, Any] = plain(state)
+    return told
+
+
+def _figures(before: dict[str, Any], last: dict[str, Any]) -> Figures:
+    """Pace and time left from two lines of steps; the time by the share of steps, as only the run knows its tokens."""
+    seconds, steps = last["seconds"] - before["seconds"], last["step"] - before["step"]
+    if seconds <= 0 or steps <= 0:
+        return Figures(last["loss"])
+    left = (last["steps"] - last["step"]) * seconds / steps
+    return Figures(last["loss"], (last["tokens"] - before["tokens"]) / seconds, left)
 
 
 def _signature(home: Home) -> tuple[object, ...]:
