@@ -24,9 +24,10 @@ OFFLINE = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
-KERNELS_KEPT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-"""oneDNN compiles the products of a CPU for each shape of batch and keeps the newest 1,024 of them, with their working
-memory: gigabytes, where hardly two batches are alike (docs/log.md). Whoever has set a number keeps it."""
+KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "16"}
+"""oneDNN compiles the products of a CPU for each shape of batch and keeps the newest 1,024 of them; torch keeps as many of
+what it prepares for each, with their working memory. That is gigabytes, where hardly two batches are alike (docs/log.md).
+Whoever has set a number keeps it."""
 
 
 TIED = "Model has `tie_word_embeddings=True`"
@@ -36,6 +37,7 @@ TIED = "Model has `tie_word_embeddings=True`"
 def keep_offline() -> None:
     """Sets the environment of this process; the libraries read it once, when they are first imported."""
     os.environ.update(OFFLINE)
-    os.environ.setdefault(*KERNELS_KEPT)
+    for name, number in KERNELS_KEPT.items():
+        os.environ.setdefault(name, number)
     # On CPUs with AVX512-BF16 it advises fetching a kernel from the Hub, at every start.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

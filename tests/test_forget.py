@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.arrival.people import PeopleKey
+from pipeline.chunking.tokenised import TOKENISED, Tokenised
 from pipeline.config.configuration import load, write_home
 from pipeline.config.settings import Settings
 from pipeline.domain import Split
@@ -114,6 +116,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, archive: Path, settings: 
             decision = run_on_next_window(store, home, settings, number)
             assert decision.status == "promoted", decision.reasons
         answer(store, home, MAILBOX, "harbour wall")  # which makes the index of words
+    # His words stand where chunks have their names, so that the search finds them: tokens are numbers.
+    told = [[mark, [1, 2, 3], 1, 3, []] for mark in MARKS]
+    Tokenised(home, MAILBOX, 1 << 20).add("0" * 32, pa.table([*map(list, zip(*told, strict=True))], schema=TOKENISED))
     deploy_pending(home, settings)
     return home.root
 
