@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.errors import RegistryError
 from pipeline.runs.requests import RunRequest
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
+from registry.named import no_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class Learner:
 
 
 def lineage(store: Store, adapter_id: str) -> Lineage:
-    """The adapter's way up to its base; raises ``RegistryError`` when there is no such adapter."""
+    """The adapter's way up to its base; raises ``UsageError`` when there is no such adapter."""
     adapters = _adapters(store)
     if adapter_id not in adapters:
-        raise RegistryError(f"there is no adapter {adapter_id}", hint="see `mailtide registry list`")
+        raise no_adapter(adapter_id)
     steps: list[Step] = []
     here: AdapterRow | None = adapters[adapter_id]
     while here is not None:

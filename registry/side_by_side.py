@@ -16,6 +16,7 @@ from pipeline.errors import NothingToDo, UsageError
 from pipeline.intervals import Interval, ratio_interval
 from pipeline.store import Store
 from pipeline.store.rows import LossRow, RequestRow, RunEventRow
+from registry.named import no_run
 
 NATS_PER_TOKEN, BITS_PER_BYTE = "nats_per_token", "bits_per_byte"
 
@@ -110,7 +111,7 @@ def compare_runs(store: Store, first: str, second: str) -> SideBySide:
 def _side(store: Store, name: str) -> Side:
     asked = store.fetch(RequestRow, "run_id = ? OR adapter_id = ?", [name, name])
     if not asked:
-        raise UsageError(f"there is no run {name}", hint="see `mailtide runs`")
+        raise no_run(name)
     request = asked[0]
     for event in reversed(store.fetch(RunEventRow, "run_id = ?", [request.run_id])):
         checkpoint = json.loads(event.detail).get("checkpoint")

@@ -21,6 +21,7 @@ from pipeline.runs.requests import REQUEST, ShardRef
 from pipeline.runs.runfiles import Exclusions, read_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ErasureRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
+from registry.named import no_run
 from registry.receipt import RECEIPT, Folder, Receipt
 from registry.signing import SigningKey
 
@@ -42,10 +43,10 @@ class Recorded:
 
 
 def recorded(store: Store, run_id: str) -> Recorded:
-    """What the store keeps of a decided run; raises ``RegistryError`` when there is no such run."""
+    """What the store keeps of a decided run; raises ``UsageError`` when there is no such run."""
     rows = store.fetch(RequestRow, "run_id = ?", [run_id])
     if not rows:
-        raise RegistryError(f"there is no run {run_id}", hint="see `mailtide runs`")
+        raise no_run(run_id)
     asked = rows[0]
     details = [json.loads(row.detail) for row in store.fetch(RunEventRow, "run_id = ?", [run_id])]
     told: dict[str, Any] = next((detail for detail in details if "receipt_sha256" in detail), {})
@@ -61,10 +62,7 @@ def recorded(store: Store, run_id: str) -> Recorded:
             for row in store.fetch(ShardRow, "mailbox = ?", [asked.mailbox])
             if row.text_sha256
         },
-        excluded=Exclusions(
-            frozenset(row.thread_id for row in left_out if row.chunk_id is None),
-            frozenset(row.chunk_id for row in left_out if row.chunk_id is not None),
-        ),
+        excluded=Exclusions.of((row.thread_id, row.chunk_id, row.reason) for row in left_out),
         erased=erased_folders(store),
     )
 

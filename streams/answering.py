@@ -6,18 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, UsageError
+from pipeline.errors import NothingToDo
 from pipeline.home import Home
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
-from pipeline.store.rows import AdapterRow, ShardRow
+from pipeline.store.rows import ShardRow
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
 from registry.finding import Engine, chosen_engine
+from registry.named import adapter_of, reference
 from registry.remote_indexes import Remote
 from retrain.search.embedder import Embedder, load_embedder
 from streams.claims import base_of
-from streams.remote_index import remote_of
+from streams.indexing import remote_of
 from streams.runner import require_training
 
 MAX_NEW_TOKENS = 256
@@ -72,7 +73,7 @@ def write_answer(
     not this mailbox's, and ``NothingToDo`` when the built-in model was asked for before its first run."""
     if adapter_id is None:
         adapter_id = journal(store).champion(mailbox)
-    adapter = adapter_reference(store, home, mailbox, adapter_id) if adapter_id else None
+    adapter = reference(home, adapter_of(store, mailbox, adapter_id)) if adapter_id else None
     if settings.model.base == "builtin" and not generate:
         return None
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
@@ -85,12 +86,3 @@ def write_answer(
             hint="make it with `mailtide retrain --confirm`, or leave out --generate",
         )
     return Writer(home, settings, base, adapter, found)
-
-
-def adapter_reference(store: Store, home: Home, mailbox: str, adapter_id: str) -> AdapterRef:
-    """A mailbox's adapter by its id; raises ``UsageError`` for one that it does not have."""
-    rows = store.fetch(AdapterRow, "adapter_id = ? AND mailbox = ?", [adapter_id, mailbox])
-    if not rows:
-        raise UsageError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")
-    path = home.adapter(adapter_id).relative_to(home.root).as_posix()
-    return AdapterRef(adapter_id=adapter_id, run_id=rows[0].run_id, path=path, sha256=rows[0].sha256)

@@ -10,17 +10,17 @@ from pathlib import Path
 from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
+from pipeline.installing import install_hint
 from pipeline.intervals import Interval
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from pipeline.store.rows import ShardRow
 from registry.decide import journal
+from registry.named import adapter_of, reference
 from retrain.benchmarks.items import Item
 from retrain.benchmarks.points import Loss, by_task, loss, score
 from retrain.benchmarks.tasks import Task, is_path, known_tasks, read_tasks
-from streams.answering import adapter_reference
 from streams.claims import base_of
-from streams.requirements import install_command
 from streams.runner import require_training
 
 BASE = "base"
@@ -83,7 +83,7 @@ def what_to_ask(
     if base.kind == "builtin" and not (home.root / base.path).is_dir():
         raise NothingToDo("the built-in base is made by the first run", hint="make it with `mailtide retrain --confirm`")
     named = [adapter_id or journal(store).champion(mailbox) or BASE, *([against] if against else [])]
-    adapters = tuple(None if name == BASE else adapter_reference(store, home, mailbox, name) for name in named)
+    adapters = tuple(None if name == BASE else reference(home, adapter_of(store, mailbox, name)) for name in named)
     return Asked(base, adapters, tuple(read))
 
 
@@ -115,5 +115,4 @@ def installed() -> bool:
 def _require_packages() -> None:
     require_training()
     if not installed():
-        command = install_command("benchmarks")
-        raise RunError("benchmarks need the package lm-eval", hint=f"install it with `{command}`")
+        raise RunError("benchmarks need the package lm-eval", hint=install_hint("benchmarks"))

@@ -37,6 +37,7 @@ from pipeline.store.rows import (
 from registry.decide import DECIDED, Decision, decision_of
 from registry.importing import Terms
 from registry.journal import Happening, Status, fold
+from registry.named import reference
 from streams.ranges import ranges
 
 
@@ -262,9 +263,7 @@ def _reference(home: Home, adapters: dict[str, AdapterRow], adapter_id: str | No
     """An adapter as a request names it; None also when it stands on another base, which cannot be continued from."""
     if adapter_id is None or adapters[adapter_id].base_id != base.base_id:
         return None
-    row = adapters[adapter_id]
-    path = home.adapter(adapter_id).relative_to(home.root).as_posix()
-    return AdapterRef(adapter_id=adapter_id, run_id=row.run_id, path=path, sha256=row.sha256)
+    return reference(home, adapters[adapter_id])
 
 
 def _learned(home: Home, champion: AdapterRef | None) -> frozenset[int]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.errors import MailtideError, StoreHeldError
 from pipeline.home import Home
-from streams.requirements import Requirement, declared, install_command
+from pipeline.installing import install_command
+from streams.requirements import Requirement, declared
 
 PYTHON = (3, 11)
 GIB = 2**30

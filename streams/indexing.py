@@ -1,15 +1,16 @@
-"""Making indexes anew and saying how they stand, over the mailboxes of a home."""
+"""Making indexes anew and saying how they stand, over the mailboxes of a home, and where the server of some is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.index_settings import WeaviateSettings
 from pipeline.config.settings import Settings
-from pipeline.errors import MailtideError, NothingToDo, UsageError
+from pipeline.errors import MailtideError, NothingToDo
 from pipeline.home import Home
+from pipeline.installing import install_command
 from pipeline.store import Store
-from pipeline.store.rows import MailboxRow
 from registry.indexes import (
     VECTORS,
     WORDS,
@@ -22,12 +23,13 @@ from registry.indexes import (
     stored_vectors,
     writing,
 )
+from registry.named import mailboxes_of
 from registry.remote_indexes import Remote, held_up_to, levelled, masked_texts
 from retrain.search.embedder import Embedder, load_embedder
 from retrain.search.vectors import Vectors
-from retrain.search.weaviate import connected
-from streams.remote_index import remote_of
-from streams.requirements import install_command
+from retrain.search.weaviate import Address, connected
+from streams.mailpath.ownership import store_name
+from streams.secrets import secret_of
 from streams.stores import OpenStore
 
 SERVER = "weaviate"
@@ -44,14 +46,6 @@ class Rebuilt:
     embedded: int = 0
     missing: str = ""
     sent: int = 0
-
-
-def mailboxes_of(store: Store, named: str | None) -> list[str]:
-    """The mailboxes meant: the one named, else all that there are. Raises ``UsageError`` for an unknown name."""
-    known = sorted(row.mailbox for row in store.fetch(MailboxRow))
-    if named is not None and named not in known:
-        raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known) or 'none yet'}")
-    return known if named is None else [named]
 
 
 def standings_of(store: Store, home: Home, settings: Settings, mailboxes: Sequence[str]) -> list[Standing]:
@@ -108,6 +102,18 @@ def _on_server(home: Home, open_store: OpenStore, mailbox: str, embedder: Embedd
     with connected(remote.address, embedder) as server:
         level = levelled(server, remote, mailbox, vectors, texts)
     return Rebuilt(mailbox, SERVER, len(vectors.keys), sent=level.put)
+
+
+def remote_of(home: Home, settings: WeaviateSettings) -> Remote:
+    """The server, and this home's name on it. Raises ``SecretError`` where the key cannot be had."""
+    address = Address(
+        url=settings.url,
+        grpc_port=settings.grpc_port,
+        collection=settings.collection,
+        key=secret_of(settings.secret) if settings.secret is not None else None,
+        seconds=settings.timeout,
+    )
+    return Remote(address, store_name(home))
 
 
 def server_standing(home: Home, settings: Settings, mailbox: str, open_store: OpenStore) -> Standing:

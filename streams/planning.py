@@ -17,6 +17,7 @@ from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
 from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
+from pipeline.installing import install_command
 from pipeline.runs.plan import SCHEDULE, Plan, plan_run
 from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.runs.runfiles import Exclusions
@@ -26,7 +27,6 @@ from pipeline.store.rows import ExclusionRow, RequestRow
 from streams.claims import Windows, draft, last_failure, undecided
 from streams.devices import training_device
 from streams.lora import require_continuable, require_known_fields
-from streams.requirements import install_command
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
@@ -48,10 +48,7 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
     begun = undecided(store, mailbox)
     request = begun or draft(store, home, settings, mailbox, windows)
     rows = store.fetch(ExclusionRow, "mailbox = ?", [mailbox])
-    exclusions = Exclusions(
-        threads=frozenset(row.thread_id for row in rows if row.chunk_id is None),
-        chunks=frozenset(row.chunk_id for row in rows if row.chunk_id is not None),
-    )
+    exclusions = Exclusions.of((row.thread_id, row.chunk_id, row.reason) for row in rows)
     earlier = measured(store, home, request)
     rate, beside = (earlier.tokens_per_second, earlier.seconds_beside) if earlier else (None, 0.0)
     plan = plan_run(home, request, exclusions, tokens_per_second=rate, seconds_beside=beside, cost=settings.cost)

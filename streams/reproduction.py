@@ -22,9 +22,10 @@ from pipeline.home import Home, private_dir, sha256_file, sha256_folder
 from pipeline.runs.plan import EXCLUSIONS
 from pipeline.runs.requests import REQUEST, RunRequest, RunResult, read_request, read_result
 from pipeline.runs.runfiles import read_exclusions
+from registry.named import no_run
 from registry.receipt import RECEIPT
 from streams.erasure.receipt import receipts
-from streams.lease import training_lease
+from streams.lease import right_to_train
 from streams.runner import OnStep, Runner
 
 GIVEN = (REQUEST, "exclusions.parquet", "known_losses.parquet")
@@ -86,11 +87,8 @@ def reproduce(home: Home, run_id: str, on_step: OnStep, *, archived: bool = Fals
 
     Raises ``UsageError`` for a run that is not there, ``RunError`` for one that did not finish, or whose texts were erased.
     """
-    with training_lease(home) as mine:
-        if not mine:
-            raise RunError("a run is being trained in this home", hint="wait until it is done")
-        with made_again(home, run_id, on_step, archived=archived) as other:
-            return compare(home, other, run_id)
+    with right_to_train(home), made_again(home, run_id, on_step, archived=archived) as other:
+        return compare(home, other, run_id)
 
 
 @contextmanager
@@ -158,7 +156,7 @@ def _prepare(home: Home, other: Home, request: RunRequest) -> None:
 
 def _request(home: Home, run_id: str) -> RunRequest:
     if not (home.run(run_id) / REQUEST).is_file():
-        raise UsageError(f"there is no run {run_id}", hint="see `mailtide runs`")
+        raise no_run(run_id)
     request = read_request(home.run(run_id))
     _result(home, run_id)
     return request

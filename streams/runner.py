@@ -16,7 +16,7 @@ from typing import IO, Any
 from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.bus.contract import Interrupted
-from streams.device_turns import device_for_training
+from streams.lease import device_for_training
 from streams.withdrawal import is_withdrawn, running, withdrawn
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
@@ -48,7 +48,7 @@ def require_training() -> None:
     """Raises ``RunError`` naming the packages of the training extra that are missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        from streams.requirements import install_command
+        from pipeline.installing import install_command
 
         raise RunError(f"training needs {', '.join(missing)}", hint=f"install them with `{install_command('train')}`")
 

@@ -11,8 +11,8 @@ import subprocess
 
 from pipeline.config.feed_settings import SecretSettings
 from pipeline.errors import SecretError
+from pipeline.installing import install_command
 from streams.programs import run_program, words_of
-from streams.requirements import install_command
 
 COMMAND_SECONDS = 60.0
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from pipeline.chunking.tier_limits import TierUse
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, RunError, UsageError
+from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.runs.plan import MANIFEST
 from pipeline.runs.requests import RunRequest, read_result
@@ -19,6 +19,7 @@ from pipeline.store.rows import ClosingRow, RequestRow
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
+from registry.named import no_run
 from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim, last_failure
@@ -160,7 +161,7 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
     """The report of a decided run; raises ``UsageError`` for an unknown id, ``RunError`` while it has no verdict."""
     rows = store.fetch(RequestRow, "run_id = ?", [run_id])
     if not rows:
-        raise UsageError(f"there is no run {run_id}", hint="see `mailtide runs`")
+        raise no_run(run_id)
     request = RunRequest.model_validate_json(rows[0].request)
     decision = decision_of(store, request)
     if decision is None:

@@ -31,9 +31,11 @@ TINY = (
     "model.builtin.layers=2",
     "model.builtin.heads=2",
     "model.builtin.context=256",
-    "model.builtin.base_tokens=20000",
+    "model.builtin.base_tokens=8000",
     "train.epochs=1",
     "train.threads=1",
+    "eval.max_replies=0",
+    "eval.generate=0",
 )
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -305,7 +307,7 @@ def test_without_the_training_extra(kept: Home, before: Rows, tmp_path: Path) ->
 
 def test_an_interrupted_import_says_so_and_goes_on(tmp_path: Path) -> None:
     archive = tmp_path / "long.mbox"
-    write_mailbox(archive, seed=4, messages=4_000)  # seconds of work, so that the interrupt finds it at work
+    write_mailbox(archive, seed=4, messages=1_000)  # seconds of work, so that the interrupt finds it at work
     homes = [make(tmp_path / name, *SETTINGS, *TINY) for name in ("interrupted", "undisturbed")]
     home = homes[0]
     process = subprocess.Popen(

@@ -36,7 +36,7 @@ def check(home: Home | None, name: str) -> Check:
         ("4.9", ">=5.0", False),
         ("2.13.0+cpu", ">=2.9", True),
         ("2.10", ">=2.9", True),
-        ("1.0rc1", "==1.0", True),
+        ("1.1rc1", ">=1.0", True),
         ("1.0.1", "!=1.0.1", False),
         ("0.1", "", True),
     ],

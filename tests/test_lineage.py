@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.domain import Split
-from pipeline.errors import RegistryError, UsageError
+from pipeline.errors import UsageError
 from pipeline.store.rows import MailboxRow, MessageRow, TrainedRow
 from registry.lineage import descendants, learners, lessons, lineage
 from streams.cli.commands import cli
@@ -113,7 +113,7 @@ def test_a_mail_that_was_only_context_still_taught_and_is_told_apart(runs: Finis
 
 
 def test_an_unknown_adapter_is_refused_with_the_next_step(runs: Finished) -> None:
-    with pytest.raises(RegistryError, match="there is no adapter a0; see `mailtide registry list`"):
+    with pytest.raises(UsageError, match="there is no adapter a0; see `mailtide registry list`"):
         lineage(runs.store, "a0")
     assert descendants(runs.store, ["a0"]) == {"a0"}
 

@@ -28,10 +28,9 @@ from registry.byhand import promote, rollback
 from registry.decide import fail_run
 from streams.demo.mailbox import write_mailbox
 from streams.lease import notice_lease
-from streams.notices.at_once import send_waiting
 from streams.notices.finding import history, untold, watch
 from streams.notices.notice import Notice, hand_over
-from streams.notices.outgoing import Outgoing, Told
+from streams.notices.outgoing import Outgoing, Told, send_waiting
 from streams.notices.regressions import Figure, regressions
 from streams.notices.wording import trial
 from tests.conftest import REPOSITORY
@@ -398,7 +397,7 @@ import os, pathlib, sys
 os.environ["SENDER"] = str(os.getpid())
 from pipeline.config.configuration import read_home
 from pipeline.home import Home
-from streams.notices.at_once import send_waiting
+from streams.notices.outgoing import send_waiting
 home = Home(pathlib.Path(sys.argv[1]))
 sys.exit(len(send_waiting(home, read_home(home, environment={}))))
 """

@@ -130,7 +130,7 @@ def test_what_was_erased_is_quoted_no_more(runs: Finished) -> None:
 
 
 def test_a_report_that_cannot_be_drawn_undoes_no_verdict(runs: Finished, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UsageError, match="no run nothing"):
+    with pytest.raises(UsageError, match="no adapter or run nothing"):
         write_report(runs.store, runs.home, "nothing")
     write_atomic(runs.home.run(newest(runs)) / "metrics.jsonl", b"{broken")
     with pytest.raises(RunError, match="left nothing to report"):

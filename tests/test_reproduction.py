@@ -124,5 +124,5 @@ def test_what_cannot_be_made_again_is_refused(twice: Twice) -> None:
             reproduce(twice.home, twice.request.run_id, unheard)
     finally:
         path.write_bytes(before)
-    with training_lease(twice.home), pytest.raises(RunError, match="a run is being trained"):
+    with training_lease(twice.home), pytest.raises(RunError, match="another process trains"):
         reproduce(twice.home, twice.request.run_id, unheard)

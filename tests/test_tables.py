@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.cli.layout import EDGES, Column, blocks, broken, fitted
-from streams.cli.output import Progress, print_table, say
+from streams.cli.output import Progress, print_json, print_table, say
 
 COLUMNS = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 40)).map(lambda pair: Column(sum(pair), pair[0])), min_size=1
@@ -106,3 +107,8 @@ def test_progress_off_a_terminal_says_nothing_twice(
     for done, total, text in ((0, 0, ""), (0, 0, ""), (1, 4, "train"), (1, 4, "train"), (2, 4, "train")):
         progress.update(done, total, text)
     assert capsys.readouterr().err.splitlines() == ["retrain main", "retrain main  25 % train", "retrain main  50 % train"]
+
+
+def test_json_holds_no_figure_that_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"bounds": (float("-inf"), 0.5, float("nan")), "at": datetime(2026, 3, 1, 8)})
+    assert json.loads(capsys.readouterr().out) == {"bounds": [None, 0.5, None], "at": "2026-03-01T08:00:00Z"}

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.chunking.shards import CHUNKS, TEXT, erase_texts
-from pipeline.errors import RegistryError, UsageError
+from pipeline.errors import UsageError
 from pipeline.store.rows import ExclusionRow
 from registry.receipt import FILES, RECEIPT, Receipt
 from registry.signing import SigningKey
@@ -87,7 +87,7 @@ def test_what_is_missing_or_was_added_is_named(runs: Finished) -> None:
         f"{added} was added: the receipt does not know it",
     ]
     assert verify(runs.home, "0" * 12) == [f"{runs.home.run('0' * 12) / RECEIPT} is missing"]
-    with pytest.raises(RegistryError, match="there is no run"):
+    with pytest.raises(UsageError, match="there is no run"):
         recorded(runs.store, "0" * 12)
 
 

@@ -160,7 +160,7 @@ def test_what_was_not_put_there_is_noticed_and_made_anew(store: Store, home: Hom
         if one.sent
     ] == []
     with connected(_address(server, "Foreign"), embedder) as there:
-        from streams.remote_index import remote_of
+        from streams.indexing import remote_of
 
         index = there.index(remote_of(home, settings.index.weaviate).store, "main")
         index.put([Object("stranger@example.org", 1, FACT, embedder.embed([FACT])[0])])

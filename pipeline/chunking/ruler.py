@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import ConfigError
+from pipeline.installing import install_hint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,9 +50,7 @@ def load_ruler(name: str) -> Ruler:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise ConfigError(
-            ["chunk.ruler: tokenizers is not installed"], hint="install mailtide with its extra `train`"
-        ) from error
+        raise ConfigError(["chunk.ruler: tokenizers is not installed"], hint=install_hint("train")) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module, metadata
 
 from pipeline.errors import ConfigError
+from pipeline.installing import install_hint
 from pipeline.privacy.credentials import LONG_WORD, Mark
 
 PLUGINS = (
@@ -77,6 +78,4 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         problem = f"privacy.detectors names {name}, which is not installed"
-        raise ConfigError(
-            [problem], hint="pip install 'mailtide[secrets]', or make a home without privacy.detectors"
-        ) from None
+        raise ConfigError([problem], hint=f"{install_hint('secrets')}, or make a home without privacy.detectors") from None

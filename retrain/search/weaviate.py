@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import MailtideError
+from pipeline.installing import install_hint
 from retrain.search.embedder import Embedder, Matrix
 
 FORMAT = 1
@@ -228,7 +229,7 @@ def connected(address: Address, embedder: Embedder) -> Iterator[WeaviateServer]:
         from weaviate.classes.init import AdditionalConfig, Auth, Timeout
     except ImportError as error:
         raise MailtideError(
-            "the engine weaviate needs the package weaviate-client", hint="install mailtide with its extra 'weaviate'"
+            "the engine weaviate needs the package weaviate-client", hint=install_hint("weaviate")
         ) from error
     parts = urlsplit(address.url)
     secure = parts.scheme == "https"

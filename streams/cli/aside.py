@@ -105,8 +105,9 @@ def replay_command(home: Home, ids: tuple[str, ...], everything: bool, mailbox: 
 
 
 def _replayed_all(home: Home, settings: Settings, mailbox: str | None) -> tuple[list[Replayed], BusError | None]:
+    from registry.named import the_mailbox
     from streams.asides import replay_all
-    from streams.cli.opening import opened, the_mailbox
+    from streams.cli.opening import opened
 
     with opened(home, settings) as store:
         named = the_mailbox(store, mailbox) if mailbox else None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table
+from streams.cli.output import json_option, print_json, print_table
+from streams.documents import plain
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -33,9 +34,10 @@ def ask_command(
     """Answer QUESTION from the mailbox, citing the mails used."""
     from pipeline.errors import UsageError
     from registry.answer import answer
+    from registry.named import the_mailbox
     from streams.answering import search_of, write_answer
     from streams.cli.answers import tell_answer
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
 
     if not question.strip():
         raise UsageError("the question is empty", hint="ask in words that the mails would use")

@@ -26,8 +26,9 @@ def benchmark_command(
 ) -> None:
     """Put benchmark tasks to an adapter: those of eval.benchmarks, else all that come with mailtide. Nothing is kept, and
     nothing is fetched."""
+    from registry.named import the_mailbox
     from streams.benchmarking import ask, what_to_ask
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
 
     settings = settings_of(home)
     with opened(home) as store:

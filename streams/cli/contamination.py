@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def contamination_command(home: Home, mailbox: str | None, last: int, as_json: bool) -> None:
     """The val and test chunks that left evaluation as near copies of what another split holds, and every adapter's loss
     with and without them."""
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened
     from streams.contamination import contamination
 
     with opened(home) as store:

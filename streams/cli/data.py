@@ -45,7 +45,8 @@ def data_command() -> None:
 @click.pass_obj
 def report_command(home: Home, mailbox: str | None, last: int, as_json: bool) -> None:
     """The mail of every window and of all, and what changed from one window to the next; with --json, of all windows."""
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened
     from streams.data_report import data_report
 
     with opened(home) as store:

@@ -20,7 +20,8 @@ def feedback_command(home: Home, mailbox: str | None, as_json: bool) -> None:
     """Show what people said of the answers of each adapter (POST /v1/feedback): thumbs, corrected replies, and the share of
     answers that they overruled, with 95 % bounds."""
     from registry.feedback import overrides, standing
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened
 
     with opened(home) as store:
         found = overrides(standing(store, mailbox if mailbox is None else the_mailbox(store, mailbox)))

@@ -70,7 +70,7 @@ def forget_command(
 
 def _asked(store: Store, message: str | None, sender: str | None, thread: str | None, mailbox: str | None) -> Asked:
     from pipeline.errors import UsageError
-    from streams.cli.opening import the_mailbox
+    from registry.named import the_mailbox
     from streams.erasure.asked import Asked, Kind
 
     named = [(kind, value) for kind, value in zip(Kind, (message, sender, thread), strict=True) if value is not None]

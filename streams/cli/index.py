@@ -26,8 +26,9 @@ def status_command(home: Home, mailbox: str | None, as_json: bool) -> None:
     """What is indexed, how many mails behind, and whether the bytes are those recorded."""
     from pipeline.errors import MailtideError
     from registry.finding import chosen_engine
+    from registry.named import mailboxes_of
     from streams.cli.opening import opened, settings_of
-    from streams.indexing import SERVER, mailboxes_of, server_standing, standings_of
+    from streams.indexing import SERVER, server_standing, standings_of
 
     settings = settings_of(home)
     with opened(home) as store:

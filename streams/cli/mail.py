@@ -149,7 +149,8 @@ def parse_command(file: Path) -> None:
 def close_command(home: Home, mailbox: str, as_json: bool) -> None:
     """Close the open window of MAILBOX by hand."""
     from pipeline.errors import NothingToDo
-    from streams.cli.opening import opened, settings_of, tell_news, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened, settings_of, tell_news
     from streams.ingest import close_by_hand
 
     settings = settings_of(home)

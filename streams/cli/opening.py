@@ -48,7 +48,7 @@ def tell_news(home: Home, settings: Settings) -> None:
         import click
 
         from pipeline.errors import MailtideError
-        from streams.notices.at_once import send_waiting
+        from streams.notices.outgoing import send_waiting
 
         try:
             troubles = send_waiting(home, settings)
@@ -56,23 +56,3 @@ def tell_news(home: Home, settings: Settings) -> None:
             troubles = [f"notices wait: {error}"]
         for trouble in troubles:
             click.echo(trouble, err=True)
-
-
-def the_mailbox(store: Store, named: str | None) -> str:
-    """The mailbox a command means: the one named, else the only one.
-
-    Raises ``NothingToDo`` before any mail, ``UsageError`` for an unknown name and where there are several to choose from.
-    """
-    from pipeline.errors import NothingToDo, UsageError
-    from pipeline.store.rows import MailboxRow
-
-    known = sorted(row.mailbox for row in store.fetch(MailboxRow))
-    if not known:
-        raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
-    if named is not None:
-        if named not in known:
-            raise UsageError(f"there is no mailbox {named!r}", hint=f"mailboxes here: {', '.join(known)}")
-        return named
-    if len(known) > 1:
-        raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one")
-    return known[0]

@@ -47,9 +47,10 @@ def export_command(
 ) -> None:
     """Write the mailbox to FOLDER for other tools. It then holds the text of your mail, credentials masked."""
     from pipeline.domain import Split
+    from registry.named import the_mailbox
     from retrain.search.beir import write_collection
     from retrain.search.gold import Asked
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.gold import HELD_OUT, collect
 
     settings = settings_of(home)
@@ -97,7 +98,7 @@ def evaluate_command(
     from retrain.search.embedder import load_embedder, model_there
     from retrain.search.trials import BM25, ENGINES, compare
     from streams.cli.opening import settings_of
-    from streams.remote_index import remote_of
+    from streams.indexing import remote_of
 
     settings = settings_of(home).index
     model = settings.model
@@ -122,7 +123,7 @@ def evaluate_command(
         return
     _tell(trials)
     if not engines and len(named) == 1:
-        from streams.requirements import install_command
+        from pipeline.installing import install_command
 
         click.echo(f"Only BM25: the embedding model is not installed ({install_command('search')}).")
 

@@ -22,7 +22,8 @@ NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 def serve_command(home: Home, mailbox: str | None, host: str | None, port: int | None) -> NoReturn:
     """Serve the champion of a mailbox, and what else is in memory, over the API that OpenAI's clients speak, until stopped
     (SIGTERM or Ctrl-C). Promotions and rollbacks are followed within seconds; no request is dropped for one."""
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.daemon.logs import set_up_logs
     from streams.runner import require_training
 
@@ -47,7 +48,7 @@ def serve_command(home: Home, mailbox: str | None, host: str | None, port: int |
 def require_serving() -> None:
     """Raises ``UsageError`` naming the packages of the serving extra that are missing."""
     from pipeline.errors import UsageError
-    from streams.requirements import install_command
+    from pipeline.installing import install_command
 
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import json_option, per_cent, plain, print_json, print_table, progress
+from streams.cli.output import json_option, per_cent, print_json, print_table, progress
+from streams.documents import plain
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -113,7 +114,8 @@ def _replay_archive(
 
 
 def _compare(home: Home, written: tuple[str, ...], mailbox: str | None, plot: Path | None, as_json: bool) -> None:
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.whatif.comparison import compare
     from streams.whatif.policies import read_policies
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.output import json_option, print_json, print_table, progress
 from streams.cli.suggesting import suggest
+from streams.documents import plain
 
 if TYPE_CHECKING:
     from pipeline.config.settings import Settings
@@ -51,8 +52,9 @@ def spotcheck_command(
     machine can open, or with --terminal. Every verdict is kept at once; the same command goes on where it stopped. The win
     rate is shown at the end, and the gate hears of it.
     """
+    from registry.named import the_mailbox
     from registry.spotcheck import preferences, standing
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
 
     settings = settings_of(home)
     if only_show:
@@ -62,8 +64,7 @@ def spotcheck_command(
         return
     from pipeline.arrival.people import PeopleKey
     from streams.spotcheck.judging import Sitting, pairings
-    from streams.spotcheck.pairing import check_of
-    from streams.spotcheck.sheets import sheet_of
+    from streams.spotcheck.pairing import check_of, sheet_of
 
     with opened(home) as store:
         name = the_mailbox(store, mailbox)

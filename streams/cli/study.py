@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.output import json_option, print_json, print_table, progress
+from streams.documents import plain
 
 if TYPE_CHECKING:
     from streams.forgetting.study import Study

@@ -27,7 +27,8 @@ TOLD = ("own", "depth", "bulk", "auto", "repetition", "prose", "mix")
 def tiers_command(home: Home, mailbox: str | None, window: int | None, tier: str | None, show: int, as_json: bool) -> None:
     """Chunks by quality tier: who wrote them, whether people answer one another, and what kind of text it is. What the
     tiers mean, and how to let fewer chunks of one be trained, is in docs/training.md."""
-    from streams.cli.opening import opened, the_mailbox
+    from registry.named import the_mailbox
+    from streams.cli.opening import opened
     from streams.tiers import tier_report
 
     with opened(home) as store:

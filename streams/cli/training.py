@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.comparing import compare_command
-from streams.cli.output import json_option, plain, print_json, print_table, progress
+from streams.cli.output import json_option, print_json, print_table, progress
 from streams.cli.suggesting import suggest
+from streams.documents import plain
 from streams.ranges import ranges
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ def _to_do_it(mailbox: str | None, window_range: tuple[int, int] | None, each: b
 
 def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> bool:
     """Tells it; whether a retrain would do it."""
+    from registry.named import the_mailbox
     from registry.spending import spending
     from streams.claims import require_no_other
-    from streams.cli.opening import opened, settings_of, the_mailbox
+    from streams.cli.opening import opened, settings_of
     from streams.planning import plan_next
     from streams.standing import standings
     from streams.times import utc_now
@@ -122,8 +124,9 @@ def retrain_command(
     Exit code 0: promoted or rejected, with reasons; 3: abstained, or nothing to do.
     """
     from pipeline.errors import MailtideError
+    from registry.named import the_mailbox
     from streams.claims import require_no_other
-    from streams.cli.opening import opened, settings_of, tell_news, the_mailbox
+    from streams.cli.opening import opened, settings_of, tell_news
     from streams.cli.plans import run_table, tell_run
     from streams.sessions import retrain
 

@@ -8,7 +8,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.store import Store
-from pipeline.store.rows import MailboxRow
+from registry.named import mailboxes
 from streams.budget import require_budget
 from streams.claims import NEWLY_CLOSED, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
@@ -73,8 +73,3 @@ class Claiming:
         elif self._board.state.training.doing == "waiting":
             self._board.training_is(TrainingState())
         return bool(why)
-
-
-def mailboxes(store: Store) -> list[str]:
-    """The mailboxes of a store, by name."""
-    return sorted(row.mailbox for row in store.fetch(MailboxRow))

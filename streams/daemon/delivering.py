@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from random import Random
 
 from pipeline.errors import BusError, MailtideError
 from pipeline.events import Event
@@ -26,7 +25,7 @@ class Delivering:
         self._what = what
         self._bus = bus
         self._stop = stop
-        self._waits = delays(Random())
+        self._waits = delays()
         self._trouble = ""
         self._idle = threading.Event()
 
@@ -54,7 +53,7 @@ class Delivering:
             return 0
         if self._trouble:
             log.info("%s goes on", self._what)
-        self._trouble, self._waits = "", delays(Random())
+        self._trouble, self._waits = "", delays()
         return handed
 
 

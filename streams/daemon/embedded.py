@@ -6,7 +6,6 @@ import threading
 from contextlib import ExitStack
 
 from pipeline.config.settings import Settings
-from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.bus.embedded import EmbeddedBus
 from streams.daemon.board import Board
@@ -18,15 +17,14 @@ from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.training import Training
 from streams.feeds.opening import live_feeds
-from streams.lease import training_lease
+from streams.lease import right_to_train
 from streams.parsers.pool import ParserPool
 
 
 def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Board, stop: threading.Event) -> list[Part]:
     """Opens what they need, to be closed with ``stack``, and gives the parts."""
     held, intake, clockwork = hold(stack, home, settings, board)
-    if not stack.enter_context(training_lease(home)):
-        raise RunError("another process trains in this home", hint="wait for it, or stop it")
+    stack.enter_context(right_to_train(home))
     pool = stack.enter_context(ParserPool(settings.parse))
     followings: list[Following] = []
     for name, mailbox in settings.mailboxes.items():

@@ -22,9 +22,9 @@ from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
 from registry.indexes import documents, lag, vectors_folder
+from registry.named import mailboxes
 from retrain.search.vector_file import read_note
 from streams.daemon.board import Board, EmbeddingState
-from streams.daemon.claiming import mailboxes
 from streams.daemon.parts import Part
 from streams.held import HeldStore
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from random import Random
 
 from pipeline.domain import Item
 from pipeline.errors import FeedError, SecretError, SourceAway
@@ -49,12 +48,12 @@ class Following:
 
     def run(self) -> None:
         """Until ``stop`` is set. What a person must mend is told once, and tried again later all the same."""
-        waits = delays(Random())
+        waits = delays()
         try:
             while not self._stop.is_set():
                 try:
                     self._read()
-                    waits = delays(Random())
+                    waits = delays()
                     self.idle = True
                     self.feed.wait(WAIT_SECONDS, self._stop)
                 except (FeedError, SecretError) as error:

@@ -8,10 +8,11 @@ import time
 
 from pipeline.config.settings import Settings
 from pipeline.home import Home
+from registry.named import mailboxes
 from streams.bus.contract import Bus
 from streams.claims import undecided
 from streams.daemon.board import Board
-from streams.daemon.claiming import Claiming, mailboxes
+from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import Delivering, patient
 from streams.held import HeldStore
 from streams.retraining import Judge, subscribe_judgement

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
+from pipeline.installing import install_hint
 from streams.daemon.board import Board
 from streams.held import HeldStore
-from streams.requirements import install_command
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,7 @@ def answering_prometheus(home: Home, settings: Settings, held: HeldStore, board:
     Raises ``UsageError`` where the package is missing or the port is taken.
     """
     if importlib.util.find_spec("prometheus_client") is None:
-        raise UsageError(
-            "daemon.metrics_port needs prometheus_client", hint=f"install it with `{install_command('serve')}`"
-        )
+        raise UsageError("daemon.metrics_port needs prometheus_client", hint=install_hint("serve"))
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
     from streams.prometheus.of_home import DaemonCollector, HomeCollector

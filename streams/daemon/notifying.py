@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from random import Random
 
 from pipeline.config.settings import Settings
 from pipeline.home import Home
@@ -56,7 +55,7 @@ class Telling:
         self._news.set()
 
     def _tell(self) -> None:
-        waits, said = delays(Random()), ""
+        waits, said = delays(), ""
         while not self._stop.is_set():
             # Cleared before looking, so that what is written meanwhile is looked at next time.
             self._news.clear()
@@ -77,6 +76,6 @@ class Telling:
             if told is Told.FAILED:
                 self._stop.wait(next(waits))
                 continue
-            waits = delays(Random())
+            waits = delays()
             if told is Told.NOTHING:
                 self._news.wait(LOOK_SECONDS)

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from functools import partial
 
 from pipeline.config.settings import Settings
-from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.batch import Taken
 from streams.bus.intake import Membership
@@ -26,7 +25,7 @@ from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.wording import closed_line
 from streams.feeds.opening import live_feeds
-from streams.lease import training_lease
+from streams.lease import right_to_train
 from streams.mailpath import assigning, feeding, parsing, relaying
 from streams.retraining import Trainer, subscribe_training
 from streams.runner import Runner, Step
@@ -138,8 +137,7 @@ class KafkaRoles:
 
     def train(self) -> list[Part]:
         """Requests to runs, on this machine."""
-        if not self._stack.enter_context(training_lease(self._home)):
-            raise RunError("another process trains in this home", hint="wait for it, or stop it")
+        self._stack.enter_context(right_to_train(self._home))
         bus = self._stack.enter_context(KafkaBus(self._settings.bus, self._member("trainer")))
         runner = self._stack.enter_context(Runner(self._home))
         trainer = Trainer(self._home, runner, bus, self._step)

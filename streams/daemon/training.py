@@ -9,10 +9,12 @@ import time
 from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
+from registry.named import mailboxes
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import undecided
 from streams.daemon.board import Board, TrainingState
-from streams.daemon.claiming import Claiming, mailboxes
+from streams.daemon.claiming import Claiming
+from streams.daemon.delivering import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from streams.held import HeldStore
 from streams.retraining import Retraining
 from streams.reviving import revive
@@ -23,9 +25,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
 """How often power and load are looked at while training waits for them."""
-
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 3600.0
-"""How long a run that a person must mend is left alone: first, and at most."""
 
 
 class Training:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import partial
-from random import Random
 from typing import TypeVar
 
 from pipeline.config.bus_settings import BusSettings
@@ -200,7 +199,7 @@ class _Feeding:
         """The life of one feed."""
         await self._until(lambda: way.numbers.known)
         way.after = way.numbers.taken
-        waits = delays(Random())
+        waits = delays()
         trouble = ""
         while True:
             way.wake.clear()
@@ -214,7 +213,7 @@ class _Feeding:
                     log.info("%s: handed on up to number %d", way.feed.source, way.after)
                 if trouble:
                     log.info("%s answers again", way.feed.source)
-                waits, trouble = delays(Random()), ""
+                waits, trouble = delays(), ""
                 self._on_state(way.feed.name, "waiting", "")
                 if self._once:
                     await self._until(lambda: way.again or way.numbers.settled)

@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from random import Random
 
 from pipeline.errors import BusError, StoreHeldError
 from pipeline.events import Event, Topic
@@ -38,7 +37,7 @@ def run(open_store: OpenStore, bus: Bus, stop: threading.Event, *, wait: Callabl
 
     A broker that does not answer is told of once and asked again later, up to five minutes apart.
     """
-    waits = delays(Random())
+    waits = delays()
     trouble = ""
     while not stop.is_set():
         try:
@@ -51,7 +50,7 @@ def run(open_store: OpenStore, bus: Bus, stop: threading.Event, *, wait: Callabl
             continue
         if trouble:
             log.info("events are relayed again")
-        waits, trouble = delays(Random()), ""
+        waits, trouble = delays(), ""
         if not relayed:
             (wait or stop.wait)(LOOK_SECONDS)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from pipeline.domain import Item
-from streams.mailpath.offsets import Offsets
 from streams.ordering import InOrder
 
 FeedKey = tuple[str, str]
@@ -20,6 +20,28 @@ class Ready:
     items: list[Item] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     size: int = 0
+
+
+class Offsets:
+    """From where one partition, read in order from ``start`` on, must be read again: its lowest offset not taken yet."""
+
+    def __init__(self, start: int) -> None:
+        self._next = start
+        self._open: OrderedDict[int, None] = OrderedDict()
+
+    def begin(self, offset: int) -> None:
+        """The record at ``offset`` was read."""
+        self._open[offset] = None
+        self._next = offset + 1
+
+    def finish(self, offset: int) -> None:
+        """What it said is taken, or was taken before."""
+        self._open.pop(offset, None)
+
+    @property
+    def restart(self) -> int:
+        """Reading on from here misses nothing."""
+        return next(iter(self._open), self._next)
 
 
 class Sorting:

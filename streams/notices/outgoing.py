@@ -13,11 +13,13 @@ from enum import Enum
 
 from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, NoticeError, SecretError
+from pipeline.home import Home
 from pipeline.store.rows import NoticeRow
+from streams.lease import notice_lease
 from streams.notices.finding import Untold, untold
 from streams.notices.notice import Notice, hand_over
 from streams.notices.wording import notice_of
-from streams.stores import OpenStore
+from streams.stores import OpenStore, opener
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -102,3 +104,24 @@ class Outgoing:
         attempts = self._failures.pop(one.notice_id, 0) + (outcome == "sent")
         with self._writing() as store:
             store.append([NoticeRow(one.notice_id, self.target, outcome, attempts, error, utc_now())])
+
+
+def send_waiting(home: Home, settings: Settings, open_store: OpenStore | None = None) -> list[str]:
+    """Tells every target what waits for it; returns a line for each that did not take all.
+
+    For a command that made news. What is not told now is told by the next such command, or by the daemon. Where
+    another process tells a target, a daemon above all, it is left to it. A target is given up for now after two failures:
+    one may be the notice's.
+    """
+    opening = open_store or opener(home, settings)
+    troubles = []
+    for name in settings.notify.targets:
+        with notice_lease(home, name) as mine:
+            if mine:
+                outgoing = Outgoing(name, settings, opening, opening)
+                failures = 0
+                while failures < 2 and (told := outgoing.tell_next()) is not Told.NOTHING:
+                    failures += told is Told.FAILED
+                if outgoing.trouble is not None:
+                    troubles.append(f"notices to {name} wait: {outgoing.trouble}")
+    return troubles

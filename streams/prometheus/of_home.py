@@ -16,6 +16,7 @@ from pipeline.config.notice_settings import NotifySettings
 from pipeline.config.settings import CostSettings, Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
+from pipeline.installing import DISTRIBUTION
 from pipeline.store import Store
 from registry.feedback import override_share, standing
 from registry.indexes import behind
@@ -24,7 +25,6 @@ from streams.daemon.board import DaemonState
 from streams.mailpath.relaying import NOT_RELAYED
 from streams.notices.finding import untold
 from streams.prometheus.families import counter, gauge, histogram
-from streams.requirements import DISTRIBUTION
 from streams.standing import MailboxStanding, deployments, standings
 from streams.stores import OpenStore
 from streams.times import utc_now

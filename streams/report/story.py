@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chunking.tier_limits import TierUse
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.runs.plan import COVERAGE, MANIFEST
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losses
@@ -20,8 +20,9 @@ from pipeline.runs.requests import RunRequest, RunResult, read_result
 from pipeline.sampling.coverage import read_coverage
 from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
-from pipeline.store.rows import AdapterRow, PersonRow, RequestRow
+from pipeline.store.rows import AdapterRow, PersonRow
 from registry.decide import Decision, decision_of
+from registry.decided import request_of
 from streams.data_report import DataReport, data_report
 
 EXAMPLES = 5
@@ -91,10 +92,7 @@ class Story:
 def gather_story(store: Store, home: Home, named: str) -> Story:
     """The story of a finished run, by its id or its adapter's. Raises ``UsageError`` for an unknown one, ``RunError`` for
     one that left nothing to tell of."""
-    rows = store.fetch(RequestRow, "run_id = ? OR adapter_id = ?", [named, named])
-    if not rows:
-        raise UsageError(f"there is no run {named}", hint="see `mailtide runs`")
-    request = RunRequest.model_validate_json(rows[0].request)
+    request = request_of(store, named)
     folder = home.run(request.run_id)
     try:
         result = read_result(folder)

@@ -12,8 +12,9 @@ from pipeline.store import Store
 from registry.chosen import selection_of
 from registry.decided import decided, request_of
 from registry.explain import explain
+from streams.documents import plain
 from streams.server.context import ServerContext
-from streams.server.documents import answer, document
+from streams.server.documents import answer
 from streams.server.errors import ERRORS, NOT_NOW, ApiError
 from streams.server.newest import Limit, newest
 
@@ -71,7 +72,7 @@ def router(context: ServerContext) -> APIRouter:
             _adapter(store, mailbox, adapter_id)
             told = explain(store, home, decided(store, home, request_of(store, adapter_id)), context.settings.gate)
         policy, selection = told.policy.model_dump(), selection_of(home, told.run_id)
-        return answer({**document(told), "policy": policy, "selection": selection})
+        return answer({**plain(told), "policy": policy, "selection": selection})
 
     return routes
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
-from streams.requirements import DISTRIBUTION
+from pipeline.installing import DISTRIBUTION
 from streams.server import adapters, admin, chat, completions, events, feedback, health, metrics, models, training, windows
 from streams.server.context import ServerContext
 from streams.server.gatekeeping import Gatekeeper

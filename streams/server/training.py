@@ -15,9 +15,10 @@ from registry.decide import decision_of
 from registry.decided import request_of
 from registry.spending import spending
 from streams.claims import Windows
+from streams.documents import plain
 from streams.planning import plan_next
 from streams.server.context import ServerContext
-from streams.server.documents import answer, document
+from streams.server.documents import answer
 from streams.server.errors import ERRORS, NOT_NOW, ApiError
 from streams.server.newest import Limit, newest
 from streams.server.news import progress_of
@@ -128,7 +129,7 @@ def _status(context: ServerContext, store: Store, trouble: str) -> dict[str, Any
 
 def _planned(context: ServerContext, store: Store, windows: Windows) -> dict[str, Any]:
     try:
-        plan = document(plan_next(store, context.home, context.settings, context.mailbox, windows))
+        plan = plain(plan_next(store, context.home, context.settings, context.mailbox, windows))
         why = None
     except NothingToDo as nothing:
         plan, why = None, str(nothing)

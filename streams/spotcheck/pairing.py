@@ -1,20 +1,22 @@
-"""Which two adapters a spot check compares, and on what: from the store as it stands."""
+"""Which two adapters a spot check compares, and on what: from the store as it stands; and the sheet with their replies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
-from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, ShardRef
+from pipeline.runs.requests import BaseRef, RunRequest, ShardRef
 from pipeline.runs.runfiles import Exclusions
-from pipeline.runs.spotsheet import Check, Side
+from pipeline.runs.spotsheet import Check, Sheet, Side, read_sheet, sheet_path, write_sheet, written_before
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ExclusionRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.journal import RegistryState, Status
+from registry.named import adapter_of, reference
 from streams.claims import base_of
+from streams.runner import require_training
 
 BASE = "base"
 """How the bare base is named on the command line."""
@@ -40,17 +42,17 @@ def check_of(
     rows = {row.adapter_id: row for row in store.fetch(AdapterRow, "mailbox = ?", [mailbox])}
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     state = journal(store)
-    own = _known(rows, mailbox, adapter or _newest(state, mailbox))
+    own = adapter_of(store, mailbox, adapter or _newest(state, mailbox))
     base = _base(store, settings, own, shards)
     other = against or _opponent(store, state, rows, own)
     if other != BASE:
-        beside = _known(rows, mailbox, other)
+        beside = adapter_of(store, mailbox, other)
         if beside.base_id != own.base_id:
             raise UsageError(
                 f"{other} stands on base {beside.base_id} and {own.adapter_id} on {own.base_id}",
                 hint="name two adapters on one base, see `mailtide registry lineage`",
             )
-        if beside is own:
+        if beside == own:
             raise UsageError(f"{other} cannot be compared with itself", hint="name another with --against, or base")
     excluded = store.fetch(ExclusionRow, "mailbox = ?", [mailbox])
     return Check(
@@ -59,15 +61,31 @@ def check_of(
         base=base,
         model=settings.model,
         shards=tuple(ShardRef(window_idx=row.window_idx, path=row.shard_path, sha256=row.shard_sha256) for row in shards),
-        exclusions=Exclusions(
-            threads=frozenset(row.thread_id for row in excluded if row.chunk_id is None),
-            chunks=frozenset(row.chunk_id for row in excluded if row.chunk_id is not None),
-        ),
+        exclusions=Exclusions.of((row.thread_id, row.chunk_id, row.reason) for row in excluded),
         min_threads=settings.gate.min_threads,
         n=n,
         seed=settings.seed if seed is None else seed,
         tokens=tokens,
     )
+
+
+def sheet_of(home: Home, check: Check, report: Callable[[int, int, str], None]) -> Sheet:
+    """The sheet of a check: what lies there from an earlier sitting, else made by the model, once.
+
+    Loads a model only where a reply is lacking; the store should be closed, as that may take a while. ``report`` is told
+    how many of how many replies are written.
+    """
+    folder = home.spot_checks(check.mailbox)
+    path = sheet_path(folder, check.sides)
+    sheet = read_sheet(path)
+    if sheet is None or sheet.digest != check.digest:
+        require_training()
+        from retrain.evaluation.spot_replies import make_sheet
+
+        known = written_before(folder, {side.name for side in check.sides}, check.tokens)
+        sheet = make_sheet(home, check, known, report)
+        write_sheet(path, sheet)
+    return sheet
 
 
 def _newest(state: RegistryState, mailbox: str) -> str:
@@ -93,12 +111,6 @@ def _opponent(store: Store, state: RegistryState, rows: dict[str, AdapterRow], o
     return champion if champion is not None and comparable else BASE
 
 
-def _known(rows: dict[str, AdapterRow], mailbox: str, adapter_id: str) -> AdapterRow:
-    if adapter_id not in rows:
-        raise UsageError(f"{mailbox} has no adapter {adapter_id}", hint="see `mailtide registry list`")
-    return rows[adapter_id]
-
-
 def _base(store: Store, settings: Settings, own: AdapterRow, shards: Sequence[ShardRow]) -> BaseRef:
     """The base that the adapter stands on; that of the settings for one from elsewhere."""
     request = _request(store, own)
@@ -118,5 +130,4 @@ def _request(store: Store, own: AdapterRow) -> RunRequest | None:
 
 
 def _side(home: Home, row: AdapterRow) -> Side:
-    path = home.adapter(row.adapter_id).relative_to(home.root).as_posix()
-    return Side(row.adapter_id, AdapterRef(adapter_id=row.adapter_id, run_id=row.run_id, path=path, sha256=row.sha256))
+    return Side(row.adapter_id, reference(home, row))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.home import atomic_path
+from pipeline.installing import install_hint
 from streams.whatif.comparison import Comparison, Outcome, Step
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def require_drawing(path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise UsageError("matplotlib is not installed", hint="install mailtide with its extra `plots`") from error
+        raise UsageError("matplotlib is not installed", hint=install_hint("plots")) from error
     matplotlib.use("agg")
 
 
