@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "train": {"epochs": 1, "batch_tokens": 1_024, "threads": 1},
     "eval": {"max_chunks": 150, "retrieval_queries": 100, "max_replies": 3, "generate": 0},
 }
-"""Small windows of a small model, so that it takes minutes; more mail judges than by default. The gate has its own defaults."""
+"""Small windows of a small model, for minutes; more of the mail judges than by default. The gate has its own defaults."""
 ANSWERS_BEFORE_A_RETURN = 15
 QUESTIONS = ("How do I declare a dependency?", "What does the check complain about?", "Which version is needed?")
 SHOWN = "~/ten"
