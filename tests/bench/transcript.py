@@ -76,7 +76,8 @@ def transcript() -> str:
             room.until(lambda: not champion or room.deployed() == champion[0]["adapter_id"])
             answers = [asked(room.home, "~/live", command) for command in COMMANDS]
             room.stop()
-            happened = [_line(said, room) for said in thinned(room.said)]
+            lines = [said for said in room.said if not said.message.endswith(": stopping")]
+            happened = [_line(said, room) for said in thinned(lines)]
             link = room.home.champion_link(MAILBOX)
             shown = f"$ readlink champions/{MAILBOX}\n{link.readlink()}\n" if link.is_symlink() else ""
     head = f"{sent} mails were sent by SMTP in {sending:.0f} s on {began:%Y-%m-%d} (times are UTC)."
