@@ -114,6 +114,21 @@ def test_a_model_that_looks_ahead_is_refused_by_name_and_by_deed(tmp_path: Path,
     require_causal(BertLMHeadModel(config).eval(), COMPUTE)
 
 
+def test_a_base_without_some_of_its_weights_is_refused_when_it_is_loaded(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    gone = next(name for name in sorted(weights) if "q_proj" in name)
+    save_file(
+        {name: tensor for name, tensor in weights.items() if name != gone}, copy / "model.safetensors", {"format": "pt"}
+    )
+    for quantize in (True, False):
+        with pytest.raises(RunError, match=f"lacks weights that its config.json asks for, {gone} among 1; fetch it again"):
+            load_base(copy, COMPUTE, quantize=quantize)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    with pytest.raises(RunError, match=r"weights of other shapes than its config\.json says"):
+        load_base(copy, COMPUTE, quantize=False)
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_weights_that_are_no_number_are_told_before_training(base: Path, wrong: float) -> None:
     for quantize in (True, False):

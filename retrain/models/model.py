@@ -128,10 +128,15 @@ def load_base(path: Path, compute: Compute, *, quantize: bool, attention: str | 
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"the base model in {path} cannot be loaded ({error})", hint="check model.base") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise RunError(
+            f"the base model in {path} has weights of other shapes than its config.json says",
+            hint="fetch it again, or set model.base to another model",
+        ) from error
     if lacking := sorted(found["missing_keys"]):
         raise RunError(
             f"the base model in {path} lacks weights that its config.json asks for, {lacking[0]} among {len(lacking)}",

@@ -187,7 +187,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             names = ", ".join(example.chunk_id for example in batch.examples)
             raise RunError(
                 f"the loss is {value} at step {self.state.global_step + 1}, on chunks {names}",
-                hint="lower train.lr, or exclude the chunk that causes it",
+                hint="lower train.lr",
             )
         self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
         return total
@@ -265,7 +265,7 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         names = ", ".join(example.chunk_id for batch in made for example in batch.examples)
         raise RunError(
             f"the weights are not finite after step {step}, on chunks {names}",
-            hint="lower train.lr or train.clip, or exclude the chunk that causes it",
+            hint="lower train.lr or train.clip",
         )
 
 
