@@ -6,18 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo
 from pipeline.home import Home
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
-from pipeline.store.rows import ShardRow
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
 from registry.finding import Engine, chosen_engine
 from registry.named import adapter_of, reference
 from registry.remote_indexes import Remote
 from retrain.search.embedder import Embedder, load_embedder
-from streams.claims import base_of
+from streams.bases import base_to_ask
 from streams.indexing import remote_of
 from streams.runner import require_training
 
@@ -76,13 +74,5 @@ def write_answer(
     adapter = reference(home, adapter_of(store, mailbox, adapter_id)) if adapter_id else None
     if settings.model.base == "builtin" and not generate:
         return None
-    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
-    if not shards:
-        raise NothingToDo(f"no window of {mailbox} has closed, so there is no model yet", hint="leave out --generate")
-    base = base_of(store, settings, mailbox, shards[0])
-    if base.kind == "builtin" and not (home.root / base.path).is_dir():
-        raise NothingToDo(
-            "the built-in base is made by the first run",
-            hint="make it with `mailtide retrain --confirm`, or leave out --generate",
-        )
+    base = base_to_ask(store, home, settings, mailbox, "leave out --generate")
     return Writer(home, settings, base, adapter, found)

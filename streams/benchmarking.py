@@ -8,19 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, RunError
+from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.installing import install_hint
 from pipeline.intervals import Interval
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
-from pipeline.store.rows import ShardRow
 from registry.decide import journal
 from registry.named import adapter_of, reference
 from retrain.benchmarks.items import Item
 from retrain.benchmarks.points import Loss, by_task, loss, score
 from retrain.benchmarks.tasks import Task, is_path, known_tasks, read_tasks
-from streams.claims import base_of
+from streams.bases import base_to_ask
 from streams.runner import require_training
 
 BASE = "base"
@@ -76,12 +75,7 @@ def what_to_ask(
     _require_packages()
     here = [str(Path(name).absolute()) if is_path(name) else name for name in tasks]
     read = read_tasks(here or settings.eval.benchmarks or known_tasks(), home)
-    shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
-    if not shards:
-        raise NothingToDo(f"no window of {mailbox} has closed, so there is no model yet", hint="see `mailtide status`")
-    base = base_of(store, settings, mailbox, shards[0])
-    if base.kind == "builtin" and not (home.root / base.path).is_dir():
-        raise NothingToDo("the built-in base is made by the first run", hint="make it with `mailtide retrain --confirm`")
+    base = base_to_ask(store, home, settings, mailbox)
     named = [adapter_id or journal(store).champion(mailbox) or BASE, *([against] if against else [])]
     adapters = tuple(None if name == BASE else reference(home, adapter_of(store, mailbox, name)) for name in named)
     return Asked(base, adapters, tuple(read))

@@ -6,9 +6,6 @@ before its request, so that a crash between the two leaves a folder that the nex
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, RunError, UsageError
+from pipeline.errors import NothingToDo, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
 from pipeline.runs.requests import REQUEST, AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
-from pipeline.runs.runfiles import ERASED, Loss, write_exclusions, write_losses
+from pipeline.runs.runfiles import Loss, write_exclusions, write_losses
 from pipeline.sampling.coverage import read_coverage, windows_trained
 from pipeline.sampling.manifest import waiting_windows
 from pipeline.sampling.objectives import VERSIONS_APART, owner_of
@@ -38,6 +35,7 @@ from registry.decide import DECIDED, Decision, decision_of
 from registry.importing import Terms
 from registry.journal import Happening, Status, fold
 from registry.named import reference
+from streams.bases import base_of
 from streams.ranges import ranges
 
 
@@ -144,28 +142,7 @@ def _first_draft(store: Store, home: Home, settings: Settings, mailbox: str, win
     champion = _reference(home, adapters, state.champion(mailbox), base)
     parent = champion if settings.model.init_from == "champion" else None
     learned = _learned(home, champion)
-    closed = [shard.window_idx for shard in shards]
-    waiting = waiting_windows(closed, learned if parent else (), len(closed))
-    asked_for = [
-        idx
-        for idx in waiting
-        if (windows.first is None or idx >= windows.first) and (windows.last is None or idx <= windows.last)
-    ]
-    chosen = tuple(asked_for[-settings.replay.max_new_windows :])
-    if not chosen:
-        if waiting:
-            raise NothingToDo(
-                f"{mailbox}: none of the windows asked for waits, only {ranges(waiting)}", hint="see `mailtide windows`"
-            )
-        raise NothingToDo(
-            f"{mailbox}: the champion has learned every closed window, up to {max(closed)}",
-            hint=f"import more mail, or `mailtide close {mailbox}`",
-        )
-    if windows.unasked and not set(chosen) - _asked(store, mailbox):
-        raise NothingToDo(
-            f"{mailbox}: a run was asked for on every closed window that waits",
-            hint="wait for the next window, or ask with `mailtide retrain --confirm`",
-        )
+    chosen = _chosen(store, mailbox, settings, windows, [row.window_idx for row in shards], learned if parent else ())
     untainted = [
         adapter_id
         for adapter_id, adapter in state.adapters.items()
@@ -196,49 +173,40 @@ def _first_draft(store: Store, home: Home, settings: Settings, mailbox: str, win
     )
 
 
+def _chosen(
+    store: Store, mailbox: str, settings: Settings, windows: Windows, closed: Sequence[int], learned: Collection[int]
+) -> tuple[int, ...]:
+    """The waiting windows that a claim takes. Raises ``NothingToDo`` for none, or none that a machine may take."""
+    waiting = waiting_windows(closed, learned, len(closed))
+    asked_for = [
+        idx
+        for idx in waiting
+        if (windows.first is None or idx >= windows.first) and (windows.last is None or idx <= windows.last)
+    ]
+    chosen = tuple(asked_for[-settings.replay.max_new_windows :])
+    if not chosen and waiting:
+        raise NothingToDo(
+            f"{mailbox}: none of the windows asked for waits, only {ranges(waiting)}", hint="see `mailtide windows`"
+        )
+    if not chosen:
+        raise NothingToDo(
+            f"{mailbox}: the champion has learned every closed window, up to {max(closed)}",
+            hint=f"import more mail, or `mailtide close {mailbox}`",
+        )
+    if windows.unasked and not set(chosen) - _asked(store, mailbox):
+        raise NothingToDo(
+            f"{mailbox}: a run was asked for on every closed window that waits",
+            hint="wait for the next window, or ask with `mailtide retrain --confirm`",
+        )
+    return chosen
+
+
 def import_terms(store: Store, settings: Settings, mailbox: str) -> Terms:
     """What an adapter from elsewhere must fit here; raises ``NothingToDo`` before the first window has closed."""
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     if not shards:
         raise NothingToDo(f"no window of {mailbox} has closed yet", hint="bring mail in with `mailtide import PATH`")
     return Terms(mailbox, base_of(store, settings, mailbox, shards[0]), settings.train.lora_r)
-
-
-def base_of(store: Store, settings: Settings, mailbox: str, first: ShardRow) -> BaseRef:
-    """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it, and once
-    more, under another name, after mail that it read was erased."""
-    model = settings.model
-    if model.base != "builtin":
-        return BaseRef(kind="external", base_id=_external_id(model.base, model.revision), path=model.base)
-    recipe = {"mailbox": mailbox, "seed": settings.seed, "shard": first.shard_sha256, "model": model.builtin.model_dump()}
-    if without := _erased_from(store, first):
-        recipe["without"] = without
-    base_id = "b" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return BaseRef(kind="builtin", base_id=base_id, path=f"bases/{mailbox}/{base_id}")
-
-
-def _erased_from(store: Store, shard: ShardRow) -> list[str]:
-    """The train chunks of a shard whose text was erased: a base without them is another one."""
-    rows = store.query(
-        "SELECT DISTINCT c.chunk_id FROM chunk_rows c JOIN exclusion_rows x USING (mailbox, chunk_id) "
-        "WHERE c.mailbox = ? AND c.window_idx = ? AND c.split = 'train' AND starts_with(x.reason, ?) ORDER BY 1",
-        [shard.mailbox, shard.window_idx, ERASED],
-    )
-    return [chunk_id for (chunk_id,) in rows]
-
-
-def _external_id(name: str, revision: str | None) -> str:
-    """Names an external base: by what its folder holds when it is one, else by its Hub id and revision."""
-    folder = Path(name).expanduser()
-    slug = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")
-    if not folder.is_dir():
-        named = f"{name}@{revision or 'main'}"
-        return f"{slug}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
-    config = folder / "config.json"
-    if not config.is_file():
-        raise RunError(f"{folder} holds no config.json", hint="set model.base to a model's folder or a Hub id")
-    listing = "".join(f"{file.name} {file.stat().st_size}\n" for file in sorted(folder.glob("*.safetensors")))
-    return f"{slug}-{hashlib.sha256(config.read_bytes() + listing.encode()).hexdigest()[:8]}"
 
 
 def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow]) -> list[ShardRow]:

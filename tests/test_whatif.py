@@ -26,7 +26,7 @@ from pipeline.runs.runfiles import write_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, RequestRow, RunResultRow, ShardRow
 from pipeline.versions import VERSIONS
-from streams.claims import base_of
+from streams.bases import base_of
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home
 from streams.owner import Owner

@@ -15,7 +15,7 @@ from pipeline.store.rows import AdapterRow, ExclusionRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.journal import RegistryState, Status
 from registry.named import adapter_of, reference
-from streams.claims import base_of
+from streams.bases import base_of
 from streams.runner import require_training
 
 BASE = "base"
