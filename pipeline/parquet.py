@@ -77,19 +77,24 @@ def read_table(
     hint: str,
     columns: Sequence[str] | None = None,
     later: Sequence[str] = (),
+    encoded: Sequence[str] = (),
 ) -> pa.Table:
     """Reads a file that must hold ``schema``'s columns and types; anything else is an ``error`` that names it. Columns in
-    ``later`` came with a later format: they are null where the file has none."""
+    ``later`` came with a later format: they are null where the file has none. Those in ``encoded`` come as a dictionary."""
     data = read_bytes(path, sha256, error, hint=hint)
     names = schema.names if columns is None else list(columns)
-    wanted = pa.schema([schema.field(name) for name in names])
+    wanted = pa.schema([_encoded(schema.field(name)) if name in encoded else schema.field(name) for name in names])
     try:
-        absent = set(later) - set(pq.read_schema(pa.BufferReader(data)).names) if later else set()
-        present = [name for name in names if name not in absent]
-        table = pq.read_table(pa.BufferReader(data), columns=present, use_threads=False)
+        with pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(encoded)) as file:
+            absent = set(later) - set(file.schema_arrow.names)
+            table = file.read(columns=[name for name in names if name not in absent], use_threads=False)
         for name in names:
             if name in absent:
                 table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         return table.select(names).cast(wanted).replace_schema_metadata(table.schema.metadata)
     except (pa.ArrowException, OSError, KeyError) as reason:
         raise error(f"{path} is not what this version reads ({reason})", hint=hint) from reason
+
+
+def _encoded(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.dictionary(pa.int32(), field.type))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from pipeline.runs.requests import AdapterRef, RunRequest
 from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.sampling.manifest import Manifest, build_manifest, read_manifest, waiting_windows, write_manifest
+from pipeline.sampling.turns import first_in_turn
 from tests.support.lineage import MAILBOX, Lineage, make_chunk, run_settings
 
 NOTHING = Exclusions(frozenset(), frozenset())
@@ -138,6 +140,25 @@ def test_no_double_dipping(data: st.DataObject, windows: list[list[Chunk]]) -> N
 
 def _buckets(everything: dict[str, Chunk], chosen: set[str]) -> Counter[str]:
     return Counter(everything[chunk_id].bucket.value for chunk_id in chosen)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    due=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), max_size=60),
+    caps=st.lists(st.integers(0, 9), min_size=3, max_size=3),
+    looked_at=st.integers(1, 20),
+)
+def test_first_turns_are_the_same_however_few_chunks_are_looked_at_first(
+    due: list[tuple[int, int]], caps: list[int], looked_at: int
+) -> None:
+    windows, buckets = np.array(due or np.empty((0, 2)), np.int64).T
+    turn = [sum(other == window for other, _ in due[:place]) for place, (window, _) in enumerate(due)]
+    left, expected = list(caps), []
+    for place in sorted(range(len(due)), key=lambda place: (turn[place], place)):
+        if left[due[place][1]]:
+            left[due[place][1]] -= 1
+            expected.append(place)
+    assert first_in_turn(windows, buckets, np.array(caps), looked_at).tolist() == expected
 
 
 def test_windows_take_turns_however_often_they_were_rehearsed(tmp_path: Path) -> None:

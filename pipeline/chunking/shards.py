@@ -105,14 +105,17 @@ def write_shard(folder: Path, chunks: Iterable[Chunk]) -> ShardDigests:
     return digests
 
 
-def read_meta(folder: Path, sha256: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """The chunks' metadata (all columns, or those named), in the shard's order.
+def read_meta(folder: Path, sha256: str, *, columns: Sequence[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
+    """The chunks' metadata (all columns, or those named), in the shard's order; texts of columns in ``encoded`` as numbers
+    and a dictionary.
 
     Raises ``ShardError`` when the file is missing, is not the one recorded, or has another format.
     """
     path = folder / CHUNKS
     names = None if columns is None else [*columns, "format"]
-    table = read_table(path, CHUNK_SCHEMA, sha256, error=ShardError, hint=RESTORE, columns=names, later=SINCE_2)
+    table = read_table(
+        path, CHUNK_SCHEMA, sha256, error=ShardError, hint=RESTORE, columns=names, later=SINCE_2, encoded=encoded
+    )
     formats = set(pc.unique(table["format"]).to_pylist())
     if formats - READABLE:
         found, known = (", ".join(map(str, sorted(some))) for some in (formats, READABLE))

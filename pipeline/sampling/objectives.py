@@ -46,13 +46,15 @@ def reply_places(authors: Sequence[str] | None, tiers: Sequence[str] | None, own
     return tuple(found)
 
 
-def read_examples(home: Home, request: RunRequest, shard: ShardRef, *, columns: Sequence[str]) -> pa.Table:
+def read_examples(
+    home: Home, request: RunRequest, shard: ShardRef, *, columns: Sequence[str], encoded: Sequence[str] = ()
+) -> pa.Table:
     """:func:`pipeline.chunking.shards.read_meta` of those chunks only that are examples of the request's objective."""
     folder = home.root / shard.path
     if request.settings.model.objective == "cpt":
-        return read_meta(folder, shard.sha256, columns=columns)
+        return read_meta(folder, shard.sha256, columns=columns, encoded=encoded)
     wanted = [*columns, *(name for name in _COLUMNS if name not in columns)]
-    table = read_meta(folder, shard.sha256, columns=wanted)
+    table = read_meta(folder, shard.sha256, columns=wanted, encoded=encoded)
     owner = frozenset(request.owner)
     keep = [
         any(place >= row["n_context"] for place in reply_places(row["authors"], row["tiers"], owner))

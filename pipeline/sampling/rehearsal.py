@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.config.settings import ReplaySettings
-
-Ints = npt.NDArray[np.int64]
+from pipeline.sampling.columns import Ints, place_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def draw(pool: Pool, drawn: Ints, room: int, replay: ReplaySettings) -> Ints:
     places = np.arange(len(pool.tokens))
     if replay.strategy in ("windows", "uniform"):
         return _fitting(np.lexsort((places, drawn)), pool.tokens, room)
-    turn = _place_within(pool.stratum, np.lexsort((places, drawn, pool.stratum)))
+    turn = place_within(pool.stratum, np.lexsort((places, drawn, pool.stratum)))
     in_turns = np.lexsort((places, drawn, turn))
     taken = _fitting(in_turns[turn[in_turns] < replay.min_per_stratum], pool.tokens, room)
     while True:
@@ -81,7 +79,7 @@ def apportion(seats: Ints, group: Ints, volume: Ints, most: Ints) -> Ints:
         over = left - _sums(group[active], whole, len(seats))
         members = np.arange(len(whole))
         by_remainder = np.lexsort((members, -remainder, group[active]))
-        whole += _place_within(group[active], by_remainder) < over[group[active]]
+        whole += place_within(group[active], by_remainder) < over[group[active]]
         given[active] = np.minimum(given[active] + whole, most[active])
 
 
@@ -109,7 +107,7 @@ def _by_volume(pool: Pool, drawn: Ints, taken: Ints, room: int) -> Ints:
         _sums(pool.stratum, pool.tokens, n_strata),
         np.bincount(pool.stratum[left], minlength=n_strata),
     )
-    turn = _place_within(pool.stratum[left], np.lexsort((left, drawn[left], pool.stratum[left])))
+    turn = place_within(pool.stratum[left], np.lexsort((left, drawn[left], pool.stratum[left])))
     chosen = left[turn < of_stratum[pool.stratum[left]]]
     return _fitting(chosen[np.lexsort((chosen, drawn[chosen]))], pool.tokens, room)
 
@@ -126,16 +124,6 @@ def _fitting(order: Ints, tokens: Ints, room: int) -> Ints:
             taken.append(place)
             room -= length
     return np.array(taken, np.int64)
-
-
-def _place_within(group: Ints, order: Ints) -> Ints:
-    """For each member, how many of its group stand before it in ``order``, which lists members group by group."""
-    ordered = group[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else order
-    sizes = np.diff(np.r_[starts, len(ordered)])
-    place = np.empty(len(group), np.int64)
-    place[order] = np.arange(len(group)) - np.repeat(starts, sizes)
-    return place
 
 
 def _sums(group: Ints, values: Ints, groups: int) -> Ints:

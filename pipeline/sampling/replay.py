@@ -16,8 +16,9 @@ from pipeline.config.settings import ReplaySettings, TrainSettings
 from pipeline.domain import Bucket, Role
 from pipeline.errors import RunError
 from pipeline.parquet import read_note, read_table, with_note, write_table
+from pipeline.sampling.columns import Ints, codes, integers
 from pipeline.sampling.manifest import Manifest
-from pipeline.sampling.rehearsal import Ints, Pool, draw, quota
+from pipeline.sampling.rehearsal import Pool, draw, quota
 
 SCHEDULE_SCHEMA = pa.schema(
     [
@@ -94,8 +95,8 @@ def build_schedule(
     """
     new, old = manifest.of(Role.NEW), manifest.of(Role.REHEARSAL)
     rows = pa.concat_tables([new, old]).combine_chunks()
-    tokens = _integers(rows["n_tokens"])
-    bucket = _codes(rows["bucket"])
+    tokens = integers(rows["n_tokens"])
+    bucket = codes(rows["bucket"])
     pool = _pool(old)
     room = quota(int(tokens[: new.num_rows].sum()), replay)
     drawn = np.zeros(old.num_rows, np.int64)
@@ -184,15 +185,6 @@ def _interleaved(new: list[Ints], old: list[Ints]) -> list[Ints]:
 
 
 def _pool(old: pa.Table) -> Pool:
-    sender, thread = _codes(old["sender"]), _codes(old["thread_id"])
+    sender, thread = codes(old["sender"]), codes(old["thread_id"])
     pairs = sender * (int(thread.max(initial=0)) + 1) + thread
-    return Pool(_integers(old["n_tokens"]), sender, _codes(pa.chunked_array([pa.array(pairs)])))
-
-
-def _integers(column: pa.ChunkedArray) -> Ints:
-    return np.asarray(column).astype(np.int64)
-
-
-def _codes(column: pa.ChunkedArray) -> Ints:
-    """Whole numbers for a column's values, in the order of first appearance."""
-    return np.asarray(column.combine_chunks().dictionary_encode().indices).astype(np.int64)
+    return Pool(integers(old["n_tokens"]), sender, codes(pa.chunked_array([pa.array(pairs)])))

@@ -1,87 +1,133 @@
-"""The order in which a manifest lists chunks, and which it leaves out, as one SQL over a few narrow tables.
+"""The order in which a manifest lists chunks: who is due first, by one SQL, and then whose turn it is.
 
-``source`` has a row per candidate, ``lineage`` how often chunks were rehearsed, ``new_windows`` and ``caps`` what their
-names say, and ``limits`` (:func:`pipeline.chunking.tier_limits.limits`) is there where quality tiers count. Parameters:
-``seed``, ``room`` for the longest chunk that can be rehearsed, and ``most`` chunks.
+DuckDB hashes and sorts, which is most of the work; turns are counted on whole numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.chunking.tier_limits import limited, limits
 from pipeline.config.settings import ReplaySettings
+from pipeline.sampling.balance import balanced
+from pipeline.sampling.columns import Bools, Ints, codes, in_order, integers, place_within
 
-_ELIGIBLE = """
-WITH candidates AS (
-    SELECT source.*, window_idx IN (SELECT window_idx FROM new_windows) AS is_new,
-           coalesce(times, 0)::INTEGER AS rehearsed, md5_number($seed || ':' || chunk_id) AS hash
-    FROM source LEFT JOIN lineage USING (chunk_id)
-), eligible AS (
-    SELECT {columns} FROM candidates {weighed}
-    WHERE is_new OR (n_tokens <= $room AND bucket IN (SELECT bucket FROM caps WHERE cap > 0))
-)"""
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Chunks in an order: their ``place`` among the candidates, and how often they were ``rehearsed``."""
+
+    place: Ints
+    rehearsed: Ints
+
+    def at(self, order: Ints) -> Listed:
+        return Listed(self.place[order], self.rehearsed[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Orders ``candidates`` as ``replay`` says. ``lineage`` says how many ``times`` each ``chunk_id`` was rehearsed that
+    was; ``seed`` draws among equals."""
+
+    candidates: pa.Table
+    lineage: pa.Table
+    replay: ReplaySettings
+    seed: str
+    connection: DuckDBPyConnection
+
+    def order(self, wanted: Bools) -> Listed:
+        """Those candidates that are ``wanted``, but for what caps and weights of quality tiers leave out."""
+        due = self._due(wanted)
+        listed = due.at(self._in_turn(due.place))
+        return listed.at(self._balanced(listed.place)) if limited(self.replay) else listed
+
+    def first(self, wanted: Bools, buckets: Ints, caps: Ints) -> Listed:
+        """Of :meth:`order`, the first of each bucket, as many as its cap lets in; ``buckets`` of all candidates."""
+        if self.replay.strategy != "windows" or limited(self.replay):
+            listed = self.order(wanted)
+            return listed.at(first_of_each(buckets[listed.place], caps))
+        due = self._due(wanted)
+        windows = integers(self.candidates["window_idx"])[due.place]
+        return due.at(first_in_turn(windows, buckets[due.place], caps))
+
+    def _due(self, wanted: Bools) -> Listed:
+        """By times rehearsed, then by hash, whoever else waits for a turn."""
+        source = self.candidates.select(["chunk_id", "tier"])
+        source = source.append_column("place", pa.array(np.arange(source.num_rows, dtype=np.int32)))
+        self.connection.register("source", source.append_column("wanted", pa.array(wanted)))
+        self.connection.register("lineage", self.lineage)
+        self.connection.register("limits", limits(self.replay))
+        sql = _DUE_BY_WEIGHT if limited(self.replay) else _DUE
+        found = self.connection.sql(sql, params={"seed": self.seed}).to_arrow_table()
+        return Listed(integers(found["place"]), integers(found["rehearsed"]))
+
+    def _in_turn(self, place: Ints) -> Ints:
+        """The order of those at ``place``, who stand in the order in which they are due."""
+        if self.replay.strategy == "windows":
+            return in_order(_turn(integers(self.candidates["window_idx"])[place]))
+        if self.replay.strategy == "uniform":
+            return np.arange(len(place))
+        sender, thread = (codes(self.candidates[name])[place] for name in ("sender", "thread_id"))
+        by_thread = in_order(_turn(codes(pa.chunked_array([pa.array(sender << 32 | thread)]))))
+        turn = np.empty_like(by_thread)
+        turn[by_thread] = _turn(sender[by_thread])
+        return in_order(turn)
+
+    def _balanced(self, place: Ints) -> Ints:
+        shares = limits(self.replay)
+        tier = pc.index_in(self.candidates["tier"].take(pa.array(place)), value_set=shares["tier"].combine_chunks())
+        pairs = zip(shares["part"].to_pylist(), shares["rest"].to_pylist(), strict=True)
+        tokens = integers(self.candidates["n_tokens"])[place]
+        return balanced(tokens, integers(tier), [(part, rest) if part else None for part, rest in pairs])
+
+
+def first_of_each(buckets: Ints, caps: Ints) -> Ints:
+    """The places, in order, of the first of each bucket, as many as its cap lets in."""
+    return np.sort(np.concatenate([np.flatnonzero(buckets == bucket)[:cap] for bucket, cap in enumerate(caps.tolist())]))
+
+
+def first_in_turn(windows: Ints, buckets: Ints, caps: Ints, looked_at: int = 2**17) -> Ints:
+    """Places of chunks that stand in the order in which they are due, in the order in which their windows take turns, the
+    first of each bucket as its cap lets in.
+
+    A turn depends on those who are due before alone. So it is enough to look at the first, as many as it takes for every
+    window that goes on beyond them to be past the last turn that is listed.
+    """
+    wanted = np.minimum(np.bincount(buckets, minlength=len(caps)), caps).sum()
+    of_window = np.bincount(windows)
+    while True:
+        turn = _turn(windows[:looked_at])
+        order = in_order(turn)
+        listed = order[first_of_each(buckets[order], caps)]
+        seen = np.bincount(windows[:looked_at], minlength=len(of_window))
+        reached = seen[seen < of_window].min(initial=len(windows))
+        if len(listed) == wanted and turn[listed].max(initial=-1) < reached:
+            return listed
+        looked_at *= 16
+
+
+def _turn(group: Ints) -> Ints:
+    """Of each member, how many of its group stand before it."""
+    return place_within(group, in_order(group))
+
+
+_CANDIDATES = """
+    SELECT place, tier, coalesce(times, 0)::INTEGER AS rehearsed, md5_number($seed || ':' || chunk_id) AS hash
+    FROM source LEFT JOIN lineage USING (chunk_id) WHERE wanted"""
+
+_DUE = f"SELECT place, rehearsed FROM ({_CANDIDATES}) ORDER BY rehearsed, hash"
 
 # Due is who has the least of (times rehearsed, then a place drawn between this time and the next) by weight: twice the
 # weight is rehearsed twice as often. With equal weights that is the order by (times rehearsed, hash).
-_DUE = "candidates.*, ((rehearsed::HUGEINT << 32) + (hash >> 96)::HUGEINT) * unit // weight AS due"
-_WEIGHED = "JOIN limits USING (tier)"
-
-_TURNS = """, in_thread AS (
-    SELECT {kept}, sender, row_number() OVER (PARTITION BY is_new, sender, thread_id ORDER BY {due}) AS thread_turn
-    FROM eligible
-), ordered AS MATERIALIZED (
-    SELECT {kept}, row_number() OVER (PARTITION BY is_new, sender ORDER BY thread_turn, {due}) AS turn
-    FROM in_thread
-)"""
-
-_WINDOW_TURNS = """, ordered AS MATERIALIZED (
-    SELECT {kept}, row_number() OVER (PARTITION BY is_new, window_idx ORDER BY {due}) AS turn
-    FROM eligible
-)"""
-
-_ONE_TURN = """, ordered AS MATERIALIZED (SELECT {kept}, 1 AS turn FROM eligible)"""
-
-# A chunk of a tier with a cap waits until enough tokens of the tiers without one stand before it, and is left out where
-# they never do; so the cap holds at every place of the order. Without mail of other tiers there is nothing to protect.
-_BALANCED = """, running AS (
-    SELECT ordered.*, part IS NOT NULL AS capped,
-           sum(CASE WHEN part IS NULL THEN n_tokens ELSE 0 END)
-               OVER (PARTITION BY is_new ORDER BY turn, {due}) AS others,
-           sum(CASE WHEN part IS NULL THEN n_tokens ELSE 0 END) OVER (PARTITION BY is_new) AS others_in_all,
-           (sum(n_tokens) OVER (PARTITION BY is_new, tier ORDER BY turn, {due}) * rest + part - 1) // part AS needed
-    FROM ordered JOIN limits USING (tier)
-), placed AS (
-    SELECT running.*, CASE WHEN capped THEN uncapped.others ELSE running.others END AS stands
-    FROM running ASOF LEFT JOIN (SELECT is_new, others FROM running WHERE NOT capped) AS uncapped
-        ON running.is_new = uncapped.is_new AND greatest(running.others, running.needed) <= uncapped.others
-), balanced AS MATERIALIZED (
-    SELECT {kept}, row_number() OVER (PARTITION BY is_new ORDER BY stands, capped, turn, {due}) AS turn
-    FROM placed WHERE stands IS NOT NULL OR others_in_all = 0
-)"""
-
-_CAPPED = """
-    UNION ALL
-    (SELECT * FROM {ordered} WHERE NOT is_new AND bucket = '{bucket}' ORDER BY turn, {due} LIMIT {cap})"""
-
-_RANKED = """, chosen AS (
-    SELECT * FROM {ordered} WHERE is_new{capped}
-)
-SELECT place, is_new, rehearsed, row_number() OVER (PARTITION BY is_new ORDER BY turn, {due}) AS rank
-FROM chosen QUALIFY is_new OR rank <= $most ORDER BY is_new DESC, rank
+_DUE_BY_WEIGHT = f"""
+SELECT place, rehearsed FROM ({_CANDIDATES}) JOIN limits USING (tier)
+ORDER BY ((rehearsed::HUGEINT << 32) + (hash >> 96)::HUGEINT) * unit // weight, hash
 """
-
-
-def ranking(replay: ReplaySettings, caps: Mapping[str, int], *, tiers: bool) -> str:
-    """The SQL: ``place`` of a candidate, whether it ``is_new``, how often it was ``rehearsed``, and its ``rank`` from 1
-    within its role. ``tiers`` says that caps and weights of quality tiers count."""
-    kept = "place, is_new, bucket, rehearsed, hash" + (", due, tier, n_tokens" if tiers else "")
-    due = "due, hash" if tiers else "rehearsed, hash"
-    ordered = "balanced" if tiers else "ordered"
-    turns = {"uniform": _ONE_TURN, "windows": _WINDOW_TURNS}.get(replay.strategy, _TURNS)
-    capped = "".join(_CAPPED.format(bucket=bucket, cap=cap, due=due, ordered=ordered) for bucket, cap in caps.items())
-    return (
-        _ELIGIBLE.format(columns=_DUE if tiers else "*", weighed=_WEIGHED if tiers else "")
-        + turns.format(kept=kept, due=due)
-        + (_BALANCED.format(kept=kept, due=due) if tiers else "")
-        + _RANKED.format(capped=capped, due=due, ordered=ordered)
-    )
