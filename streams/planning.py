@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.capacity.bases import require_usable
+from pipeline.capacity.bases import not_here, require_usable
 from pipeline.capacity.footprint import Device
 from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
@@ -157,10 +157,7 @@ def _require_base(request: RunRequest) -> None:
         config = _in_the_cache(request)
         if config is None:
             if not request.settings.model.allow_download:
-                raise RunError(
-                    f"the base model {request.base.path} is neither a folder nor in the Hub's cache on this disk",
-                    hint="set model.allow_download to true to fetch it once, or model.base to a folder",
-                )
+                raise not_here(request.base.path)
             return
         folder = config.parent
     require_usable(folder, request.settings.model.objective)

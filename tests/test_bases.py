@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from pipeline.capacity.bases import require_usable
+from pipeline.capacity.bases import not_here, require_usable
 from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError
 from pipeline.home import sha256_folder
@@ -75,6 +75,14 @@ def test_what_is_missing_or_cut_short_is_named(copy: Path) -> None:
     (copy / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(RunError, match=r"index\.json is damaged \(it names no file of weights\)"):
         require_usable(copy, "cpt")
+
+
+def test_a_folder_that_is_not_there_is_not_to_be_fetched() -> None:
+    for path in ("/models/gone", "./gone", "~/gone"):
+        assert (
+            str(not_here(path)) == f"there is no folder {path}, which model.base names; set model.base to a model's folder"
+        )
+    assert "model.allow_download" in str(not_here("maker/model"))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])

@@ -35,6 +35,16 @@ def require_usable(folder: Path, objective: str) -> None:
         )
 
 
+def not_here(name: str) -> RunError:
+    """What is said of a base that is not on this disk, and may not be fetched."""
+    if name.startswith(("/", "./", "../", "~")):
+        return RunError(f"there is no folder {name}, which model.base names", hint="set model.base to a model's folder")
+    return RunError(
+        f"the base model {name} is neither a folder nor in the Hub's cache on this disk",
+        hint="set model.allow_download to true to fetch it once, or model.base to a folder",
+    )
+
+
 def _require_causal(folder: Path, config: dict[str, Any]) -> None:
     named = [str(name) for name in config.get("architectures") or ()]
     causal = not named or any(name.endswith(CAUSAL_ENDINGS) for name in named)

@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.capacity.bases import require_usable
+from pipeline.capacity.bases import not_here, require_usable
 from pipeline.chunking.shards import read_meta, read_texts
 from pipeline.config.settings import BuiltinModel, ModelSettings
 from pipeline.domain import Split
@@ -220,10 +220,7 @@ def _external(name: str, model: ModelSettings) -> Path:
         return Path(snapshot_download(name, revision=model.revision, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError, OSError) as error:
         if not model.allow_download:
-            raise RunError(
-                f"the base model {name} is neither a folder nor in the Hub's cache on this disk",
-                hint="set model.allow_download to true to fetch it once, or model.base to a folder",
-            ) from error
+            raise not_here(name) from error
     return _fetch(name, model.revision)
 
 
