@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ SHAPE = BuiltinModel(vocabulary=16_384, width=768, layers=8, heads=12, context=2
 """Large enough that weights, activations and logits each outweigh the libraries."""
 ROWS, LENGTH, RANK, STEPS = 4, 512, 64, 2
 FACTOR = 1.3
+LONGEST, BATCHES, BATCH_TOKENS = 1023, 4, 4096
+"""Of examples whose lengths differ as those of mail do."""
 
 
 def bench_memory(quick: bool = False) -> list[BenchRow]:
@@ -29,18 +32,29 @@ def bench_memory(quick: bool = False) -> list[BenchRow]:
     with tempfile.TemporaryDirectory() as folder:
         _peak(folder, "base")
         rows = [_foretold(folder, *case) for case in (cases[:1] if quick else cases)]
-        return [*rows, _against_trl(folder)]
+        return [*rows, _of_mail(folder), _against_trl(folder)]
 
 
 def _foretold(folder: str, quantize: bool, checkpointing: bool, dtype: str) -> BenchRow:
     measured = _peak(folder, "pass", quantize=quantize, checkpointing=checkpointing, dtype=dtype)
     training = Training(quantize, dtype == "bfloat16", checkpointing, RANK, True, "adamw_torch_fused")
+    name = f"{'NF4' if quantize else 'unquantised'}, {dtype}{', recomputed' if checkpointing else ''}"
+    return _beside(name, training, Load(ROWS * LENGTH, LENGTH), measured, f"a pass of {ROWS * LENGTH:,} tokens")
+
+
+def _of_mail(folder: str) -> BenchRow:
+    training = Training(True, True, False, RANK, True, "adamw_torch_fused")
+    note = f"{BATCHES} batches of {BATCH_TOKENS:,} tokens, rows of 20 to {LONGEST:,}, in passes of 512 or of one row"
+    name = "NF4, bfloat16, lengths of mail"
+    return _beside(name, training, Load(LONGEST, LONGEST), _peak(folder, "lengths"), note)
+
+
+def _beside(name: str, training: Training, load: Load, measured: float, note: str) -> BenchRow:
     device = Device("this machine", False, 0, True, 1)
-    told = footprint(builtin_shape(SHAPE), training, Load(ROWS * LENGTH, LENGTH), device).total / (1 << 20)
+    told = footprint(builtin_shape(SHAPE), training, load, device).total / (1 << 20)
     ratio = told / measured
     return BenchRow(
-        f"memory foretold for training: {'NF4' if quantize else 'unquantised'}, {dtype}"
-        f"{', recomputed' if checkpointing else ''}",
+        f"memory foretold for training: {name}",
         told,
         "MiB",
         "the process's high-water mark",
@@ -48,8 +62,8 @@ def _foretold(folder: str, quantize: bool, checkpointing: bool, dtype: str) -> B
         ratio,
         f"between 1/{FACTOR} and {FACTOR} times",
         1 / FACTOR <= ratio <= FACTOR,
-        f"built-in shape, {SHAPE.width} wide, {SHAPE.layers} layers, vocabulary {SHAPE.vocabulary:,}; a pass of "
-        f"{ROWS * LENGTH:,} tokens, rank {RANK}, on a CPU; no GPU was measured",
+        f"built-in shape, {SHAPE.width} wide, {SHAPE.layers} layers, vocabulary {SHAPE.vocabulary:,}; {note}, rank {RANK}, "
+        "on a CPU; no GPU was measured",
     )
 
 
@@ -82,8 +96,8 @@ def _peak(folder: str, what: str, **asked: object) -> float:
 
 
 def main(asked: dict[str, object]) -> None:
-    """Makes the base (``base``), or trains on it: one pass a step (``pass``), passes as a CPU has them (``fit``), or by
-    SFTTrainer (``trl``). Prints this process's high-water mark."""
+    """Makes the base (``base``), or trains on it: one pass a step (``pass``), passes as a CPU has them (``fit``), those of
+    rows that differ (``lengths``), or by SFTTrainer (``trl``). Prints this process's high-water mark."""
     from retrain.offline import keep_offline
 
     keep_offline()
@@ -111,7 +125,7 @@ def main(asked: dict[str, object]) -> None:
         model = fresh_adapter(
             load_base(folder, compute, quantize=quantize),
             TrainSettings(lora_r=RANK),
-            builtin=what == "pass",
+            builtin=what in ("pass", "lengths"),
             quantize=quantize,
             checkpointing=checkpointing,
             seed=0,
@@ -122,10 +136,27 @@ def main(asked: dict[str, object]) -> None:
         else:
             recipe = Recipe(1e-4, 0.0, 0.0, 1.0, 1, "adamw_torch_fused", 0.999, 1)
             batches = [Batch(0, examples)] * STEPS
+            if what == "lengths":
+                batches = [
+                    Batch(0, tuple(Example(f"row {n}", tuple(range(length)), 1, 0) for n, length in enumerate(rows)))
+                    for rows in _lengths()
+                ]
             passes = Passes(ROWS * LENGTH if what == "pass" else None)
             fit(Training(Loaded(model, compute, 1), batches, recipe, folder, lambda record: None, passes=passes))
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     print(int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) / 1024)
+
+
+def _lengths() -> list[list[int]]:
+    """Of the rows of each batch."""
+    source = random.Random(1)
+    batches = []
+    for place in range(BATCHES):
+        rows = [20 if place else LONGEST]
+        while sum(rows) < BATCH_TOKENS:
+            rows.append(source.randint(20, LONGEST))
+        batches.append(rows)
+    return batches
 
 
 if __name__ == "__main__":
