@@ -24,7 +24,7 @@ from pipeline.home import Home
 from pipeline.store.rows import FeedRow
 from streams.feeds import imap_session
 from streams.feeds.contract import Handed
-from streams.feeds.imap import ImapFeed, imap_feeds
+from streams.feeds.imap import imap_feeds
 from streams.homes import make_home
 from streams.owner import Owner
 from streams.parsers.pool import parsed
@@ -50,13 +50,6 @@ def server() -> Iterator[Dovecot]:
 def user(server: Dovecot) -> str:
     """An account that no other test has."""
     return next(_users)
-
-
-@pytest.fixture
-def lone() -> Iterator[Dovecot]:
-    """A server that a test may stop."""
-    with dovecot({"ann": "secret of ann"}) as running:
-        yield running
 
 
 # What is handed on
@@ -418,148 +411,3 @@ def test_memory_is_bounded_by_the_largest_mail_that_is_taken(server: Dovecot, us
     assert seen > 30 << 20
     assert peak < 30 << 20
     source.close()
-
-
-# Faults
-
-
-def test_a_connection_cut_in_a_pass_costs_nothing(server: Dovecot, user: str, tmp_path: Path) -> None:
-    mails = [mail(number) for number in range(600)]
-    server.deliver(user, mails)
-    source = feed(tmp_path, server.settings(user))
-    found: list[Handed] = []
-    with pytest.raises(SourceAway, match="it is tried again"):
-        for item in source.items(0):
-            found.append(item)
-            if len(found) == 1:
-                assert server.cut(user) >= 1
-    assert 0 < len(found) < 600
-    found += source.items(len(found))
-    assert raws(found) == [crlf(each) for each in mails]
-    assert [item.number for item in found] == list(range(1, 602))
-    source.close()
-
-
-def test_a_server_that_is_stopped_and_started(lone: Dovecot, tmp_path: Path) -> None:
-    lone.deliver("ann", [mail(1)])
-    source = feed(tmp_path, lone.settings("ann"))
-    assert len(list(source.items(0))) == 2
-    thread, raised = waiting(source, threading.Event())
-    lone.stop()
-    thread.join(LIMIT_S)
-    assert not thread.is_alive()
-    assert len(raised) <= 1 and all(isinstance(error, SourceAway) for error in raised)
-    for attempt in (lambda: list(source.items(2)), lambda: source.wait(1.0, threading.Event())):
-        with pytest.raises(SourceAway, match="cannot be reached"):
-            attempt()
-    lone.deliver("ann", [mail(2)])
-    lone.start()
-    assert raws(list(source.items(2))) == [crlf(mail(2))]
-    source.close()
-
-
-def test_a_connection_that_ended_unasked_is_replaced_without_a_word(server: Dovecot, user: str, tmp_path: Path) -> None:
-    source = feed(tmp_path, server.settings(user))
-    assert shape(list(source.items(0))) == [("Tick", 1)]
-    assert server.cut(user) >= 1
-    server.deliver(user, [mail(1)])
-    assert raws(list(source.items(1))) == [crlf(mail(1))]
-    source.close()
-
-
-def refused(source: ImapFeed) -> str:
-    with pytest.raises(FeedError) as caught:
-        list(source.items(0))
-    assert not isinstance(caught.value, SourceAway), caught.value
-    return str(caught.value)
-
-
-def test_a_wrong_password_says_whose_and_where_it_comes_from(
-    server: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANN_PASSWORD", "wrong horse")
-    said = refused(feed(tmp_path, server.settings(user, secret={"env": "ANN_PASSWORD"})))
-    assert f"IMAP server localhost:{server.port} refuses the password of {user}" in said
-    assert "AUTHENTICATIONFAILED" in said and "environment variable ANN_PASSWORD" in said
-    assert "wrong horse" not in said
-    monkeypatch.delenv("ANN_PASSWORD")
-    assert "ANN_PASSWORD is not set" in refused(feed(tmp_path, server.settings(user, secret={"env": "ANN_PASSWORD"})))
-
-
-def test_a_command_that_has_no_secret_now_may_have_one_later(server: Dovecot, user: str, tmp_path: Path) -> None:
-    source = feed(tmp_path, server.settings(user, secret={"command": f"cat {tmp_path / 'password'}"}))
-    with pytest.raises(SourceAway, match="the command cat failed with exit code 1"):
-        list(source.items(0))
-    (tmp_path / "password").write_text(USERS[user])
-    assert shape(list(source.items(0))) == [("Tick", 1)]
-    source.close()
-
-
-def test_an_unknown_folder_names_some_that_exist(server: Dovecot, user: str, tmp_path: Path) -> None:
-    with server.connection(user) as client:
-        client.create_folder("Archive")
-    said = refused(feed(tmp_path, server.settings(user), "Arhcive"))
-    assert f"{user} has no folder Arhcive" in said and "there are: Archive, INBOX" in said
-
-
-def test_a_certificate_that_nobody_vouches_for(server: Dovecot, user: str, tmp_path: Path) -> None:
-    said = refused(feed(tmp_path, server.settings(user, ca_file=None)))
-    assert "is not trusted: self-signed certificate" in said and "set ca_file" in said
-    missing = tmp_path / "missing.pem"
-    assert f"no certificates can be read from {missing}" in refused(
-        feed(tmp_path, server.settings(user, ca_file=str(missing)))
-    )
-
-
-def test_a_certificate_for_another_name(tmp_path: Path) -> None:
-    with dovecot({"ann": "secret"}, host="mail.example.org") as other:
-        said = refused(feed(tmp_path, other.settings("ann")))
-    assert "not valid for 'localhost'" in said and "set host to a name that the certificate has" in said
-
-
-def test_starttls_verifies_as_tls_does(server: Dovecot, user: str, tmp_path: Path) -> None:
-    server.deliver(user, [mail(1)])
-    settings = server.settings(user, port=server.plain_port, security="starttls")
-    source = feed(tmp_path, settings)
-    assert raws(list(source.items(0))) == [crlf(mail(1))]
-    source.close()
-    assert "is not trusted" in refused(feed(tmp_path, settings.model_copy(update={"ca_file": None})))
-
-
-def test_a_port_that_does_not_speak_tls(server: Dovecot, user: str, tmp_path: Path) -> None:
-    said = refused(feed(tmp_path, server.settings(user, port=server.plain_port)))
-    assert "does not speak TLS" in said and "143 for starttls" in said
-
-
-def test_an_open_connection_only_to_this_machine(server: Dovecot, user: str, tmp_path: Path) -> None:
-    source = feed(tmp_path, server.settings(user, host="127.0.0.1", port=server.plain_port, security="none"))
-    assert shape(list(source.items(0))) == [("Tick", 1)]
-    source.close()
-    with pytest.raises(ValueError, match=r"password to mail\.example\.org in the open"):
-        server.settings(user, host="mail.example.org", security="none")
-
-
-def test_a_token_logs_in_and_an_expired_one_heals_by_its_command(server: Dovecot, user: str, tmp_path: Path) -> None:
-    server.deliver(user, [mail(1)])
-    token = tmp_path / "token"
-    token.write_text(server.token(user))
-    source = feed(tmp_path, server.settings(user, auth="xoauth2", secret={"command": f"cat {token}"}))
-    assert len(list(source.items(0))) == 2
-    token.write_text(server.token(user, seconds=-30))
-    source.close()
-    said = refused(source)
-    assert f"refuses the token of {user}" in said and "comes from the command cat" in said
-    assert token.read_text() not in said
-    token.write_text(server.token(user))
-    server.deliver(user, [mail(2)])
-    assert raws(list(source.items(2))) == [crlf(mail(2))]
-    source.close()
-
-
-def test_a_server_that_is_not_there(tmp_path: Path, server: Dovecot, user: str) -> None:
-    with pytest.raises(
-        SourceAway, match=r"IMAP server localhost:1 cannot be reached: Connection refused; .*check host and port"
-    ):
-        list(feed(tmp_path, server.settings(user, port=1)).items(0))
-    with pytest.raises(SourceAway, match="cannot be reached"):
-        list(feed(tmp_path, server.settings(user, host="no-such-host.invalid")).items(0))

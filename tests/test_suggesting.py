@@ -64,7 +64,7 @@ def test_each_step_of_a_first_session_suggests_the_next_and_it_runs(
     steps = told([*steps[:-1], "archive.mbox", "--clock", "header"])
     assert steps[2:] == ["plan"]
     steps = told([*steps, "main", "--windows", "0", "--set", "train.epochs=1"])
-    assert steps == ["--home", str(HOME), "retrain", "main", "--confirm", "--windows", "0-0", "--set", "train.epochs=1"]
+    assert steps == ["--home", str(HOME), "retrain", "main", "--confirm", "--windows", "0", "--set", "train.epochs=1"]
     assert told([step for step in steps if step != "--confirm"]) == steps
 
 
