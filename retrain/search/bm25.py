@@ -29,8 +29,11 @@ UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{2,}")
 def words(text: str) -> list[str]:
     """Case-folded words and numbers, whatever the language: no stop words, no stemming. Where a script has no spaces,
     pairs of neighbouring characters stand for words."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if not UNSPACED.search(plain):
+        return WORD.findall(plain)
     found: list[str] = []
-    for word in WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
+    for word in WORD.findall(plain):
         runs = UNSPACED.findall(word)
         if runs:
             found.extend(run[place : place + 2] for run in runs for place in range(len(run) - 1))
