@@ -113,6 +113,11 @@ def proportion_interval(hits: Sequence[bool], clusters: Sequence[str], *, confid
     return Interval(share, low, high, plain.error, plain.df, plain.n, count, plain.few)
 
 
+def finite(value: float | None) -> float | None:
+    """A bound or figure that says something: None where it is unknown or has no end."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def detectable(interval: Interval, *, confidence: float = 0.95, power: float = 0.8) -> float:
     """The smallest true difference that a one-sided test at ``confidence`` would see in ``power`` of all repetitions.
 

@@ -31,6 +31,7 @@ from enum import StrEnum
 
 from pipeline.config.gate_settings import LeastSettings
 from pipeline.config.settings import GateSettings
+from pipeline.intervals import finite
 from pipeline.runs.harms import Figure
 
 ASKS = {
@@ -91,7 +92,7 @@ def objections(figures: Iterable[Figure], policy: GateSettings) -> tuple[Objecti
 
 
 def _objection(seen: Figure, name: str, limit: float | None, least: LeastSettings) -> Objection:
-    figure, low, high = _finite(seen.figure), _finite(seen.low), _finite(seen.high)
+    figure, low, high = finite(seen.figure), finite(seen.low), finite(seen.high)
     why = _why_absent(seen, limit, getattr(least, name, 0))
     if why or figure is None or limit is None:
         return Objection(name, figure, low, high, seen.n, limit, Says.ABSENT, f"{name}: not asked, as {why}")
@@ -110,7 +111,7 @@ def _why_absent(seen: Figure, limit: float | None, least: int) -> str:
         return "its figure is not a finite number"
     if limit is None:
         return "the policy sets no limit"
-    if _finite(seen.low) is None and seen.name not in COUNTED:
+    if finite(seen.low) is None and seen.name not in COUNTED:
         return "nothing is known of its error"
     if seen.n < least:
         return f"it was measured {seen.n} time{'' if seen.n == 1 else 's'}, and the policy wants {least}"
@@ -118,12 +119,8 @@ def _why_absent(seen: Figure, limit: float | None, least: int) -> str:
 
 
 def _harm(figure: Figure) -> float:
-    shown = (_finite(figure.low), _finite(figure.figure), -math.inf)
+    shown = (finite(figure.low), finite(figure.figure), -math.inf)
     return next(value for value in shown if value is not None)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 _MISSING = Figure("", None)

@@ -13,6 +13,7 @@ from pipeline.config.settings import CostSettings
 from pipeline.domain import Role
 from pipeline.errors import RunError
 from pipeline.home import Home
+from pipeline.intervals import finite
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.runs.runfiles import read_losses
 from pipeline.sampling.coverage import read_coverage
@@ -118,13 +119,9 @@ def _metrics(path: Path, run_id: str) -> Iterator[MetricRow]:
                     metric=metric.metric,
                     value=metric.value,
                     n=metric.n,
-                    ci_low=_finite(metric.ci_low),
-                    ci_high=_finite(metric.ci_high),
+                    ci_low=finite(metric.ci_low),
+                    ci_high=finite(metric.ci_high),
                 )
-
-
-def _finite(bound: float | None) -> float | None:
-    return bound if bound is not None and math.isfinite(bound) else None
 
 
 def _losses(store: Store, path: Path, mailbox: str) -> Iterator[LossRow]:

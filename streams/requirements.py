@@ -40,8 +40,10 @@ def declared() -> list[Requirement] | None:
 
 def within(version: str, limits: str) -> bool:
     """Whether a release lies within limits such as ``<5.23,>=5.0`` (PEP 440); a build before a release counts as well."""
-    from packaging.specifiers import SpecifierSet
-
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:  # is told as missing itself; without it nothing more can be said of the others
+        return True
     return SpecifierSet(limits).contains(version, prereleases=True)
 
 

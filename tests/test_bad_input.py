@@ -396,7 +396,7 @@ def test_status_tells_what_waits_for_training(kept: Home) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)  # four training processes, each of which imports torch: minutes on a busy machine
 def test_a_damaged_input_decides_nothing_and_the_same_run_goes_on(copy: Home) -> None:
     text = copy.shard("main", 1) / "text.parquet"
     first = damaged_then_whole(copy, text, "--windows", "0-1")
