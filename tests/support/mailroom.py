@@ -53,9 +53,10 @@ def tiny_settings(
     )
 
 
-def letters(window: int, threads: int = 24, *, seed: int = 0) -> list[Chunk]:
-    """The chunks of one window: threads of one to four letters, most of them train, on a topic that changes by window."""
-    source = random.Random(f"{seed}:{window}")
+def letters(window: int, threads: int = 24, *, seed: int = 0, like: int | None = None) -> list[Chunk]:
+    """The chunks of one window: threads of one to four letters, most of them train, on a topic that changes by window; as
+    many, and as long, as those of the window ``like``."""
+    source = random.Random(f"{seed}:{window if like is None else like}")
     return [chunk for place in range(threads) for chunk in _thread(window, place, source)]
 
 
