@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pipeline.errors import StoreError, StoreHeldError
 from pipeline.store import Store
 
+LAST_SECONDS = 5.0
+"""How long who reads may go on once the store is to be closed."""
+
 
 class HeldStore:
     """An open store and who may write to it. ``changed`` is set by every ``announce``: by threads of this process when they
@@ -53,9 +56,11 @@ class HeldStore:
 
     @contextmanager
     def reading(self) -> Iterator[Store]:
-        """The store for reading, beside whoever writes."""
+        """The store for reading, beside whoever writes; raises ``StoreError`` once it is closed."""
         with self._reading:
             self._reading.wait_for(lambda: not self._away)
+            if self._closed:
+                raise StoreError("the store is closed")
             self._readers += 1
         try:
             with self._store.beside() as store:
@@ -103,7 +108,8 @@ class HeldStore:
             self.announce()
 
     def close(self) -> None:
-        """Waits until nobody writes, and closes the store."""
-        with self._lease:
+        """Waits until nobody writes, and for a few seconds until nobody reads, and closes the store."""
+        with self._lease, self._reading:
             self._closed = True
+            self._reading.wait_for(lambda: not self._readers, LAST_SECONDS)
             self._store.close()

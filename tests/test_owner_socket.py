@@ -104,6 +104,29 @@ def test_who_keeps_the_store_and_answers_is_not_waited_for(filled: Home) -> None
         kept_store(filled, read_home(filled, environment={}))
 
 
+def test_who_reads_is_waited_for_before_the_store_closes(filled: Home) -> None:
+    holder = HeldStore(Store.open(filled, Settings(), None))
+    reading, told, counted = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        with holder.reading() as store:
+            reading.set()
+            told.wait(60)
+            counted.append(store.scalar("SELECT count(*) FROM message_rows"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reading.wait(60)
+    closer = threading.Thread(target=holder.close)
+    closer.start()
+    told.set()
+    for thread in (reader, closer):
+        thread.join(60)
+    assert counted[0] > 0
+    with pytest.raises(StoreError, match="closed"), holder.reading():
+        pass
+
+
 def test_people_cannot_write_through_the_owner_either(filled: Home) -> None:
     with held(filled), reached(filled) as store, pytest.raises(UsageError, match="DELETE"):
         store.answer_sql("DELETE FROM message_rows")
