@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pipeline.errors import MailtideError, StoreError
 from pipeline.home import Home
 from pipeline.store import Store, Versions
 from pipeline.store.rewriting import Gone, rewrite_bodies
-from streams.held import HeldStore
+from streams.held import LAST_SECONDS, HeldStore
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class OwnerSocket:
         self._home = home
         self._held = held
         self._state = state
-        self._clients: set[Connection] = set()
+        self._clients: dict[Connection, threading.Thread] = {}
         self._closing = False
         # Who holds the store is the only one who may listen, so what lies there is a dead owner's.
         home.owner_socket.unlink(missing_ok=True)
@@ -156,17 +157,24 @@ class OwnerSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more clients, and lets go of those there are."""
+        """Takes no more clients, lets go of those there are, and waits a few seconds until nothing is done for any.
+
+        A thread that is inside a library's C++ when the interpreter ends would take the process down with an abort.
+        """
         self._closing = True
         self._home.owner_socket.unlink(missing_ok=True)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
-        for client in list(self._clients):
+        serving = list(self._clients.items())
+        for client, _ in serving:
             # Closing the descriptor would not wake a thread that reads it.
             with suppress(OSError), socket.socket(fileno=os.dup(client.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
+        last = time.monotonic() + LAST_SECONDS
+        for _, thread in serving:
+            thread.join(max(0.0, last - time.monotonic()))
 
     def _accept(self) -> None:
         while not self._closing:
@@ -175,8 +183,9 @@ class OwnerSocket:
             except OSError:
                 return
             client = Connection(accepted.detach())
-            self._clients.add(client)
-            threading.Thread(target=self._serve, args=(client,), name="owner-client", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(client,), name="owner-client", daemon=True)
+            self._clients[client] = thread
+            thread.start()
 
     def _serve(self, client: Connection) -> None:
         try:
@@ -186,7 +195,7 @@ class OwnerSocket:
         except Exception:
             log.exception("a client of the owner's socket was given up")
         finally:
-            self._clients.discard(client)
+            self._clients.pop(client)
             client.close()
 
     def _answer(self, client: Connection) -> None:

@@ -211,6 +211,7 @@ def test_what_a_dead_owner_left_is_no_owner(filled: Home) -> None:
 def test_an_owner_that_stops_is_told_as_such(filled: Home) -> None:
     with held(filled):
         store = reached(filled)
+    assert not [thread for thread in threading.enumerate() if thread.name == "owner-client"]
     with pytest.raises(StoreError, match="has stopped; run the same command again"):
         store.query("SELECT 1")
     store.close()
