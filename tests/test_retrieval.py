@@ -31,6 +31,12 @@ def test_only_what_arrived_before_is_found_and_it_fills_the_list(texts: list[str
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
 
+def test_making_an_index_says_nothing_of_how(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(0):
+        Bm25Index.build([("a", 1, "quick brown fox")]).search("fox", 1)
+    assert not caplog.records
+
+
 @given(DOCUMENTS, st.randoms())
 def test_the_order_of_documents_does_not_matter(texts: list[str], source: Random) -> None:
     rows = [(f"d{place}", place, text) for place, text in enumerate(texts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 INDEX_FORMAT = 2
 DOCUMENTS = "documents.json"
 
+logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # the package asks for its debug lines when imported
 
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{2,}")
 """Scripts that put no space between words (Thai, Lao, kana, Han)."""
