@@ -65,6 +65,12 @@ def test_every_mistake_is_told_at_once() -> None:
         assert part in sentence
 
 
+@pytest.mark.parametrize(("width", "told"), [(64, "heads=4 would do"), (65, "it must be even")])
+def test_heads_that_cannot_share_the_width_are_told_before_there_is_a_home(width: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"width {width} is not a multiple of twice the 6 heads; {told}"):
+        load(None, environment={}, overrides=[f"model.builtin.width={width}"])
+
+
 @pytest.mark.parametrize("text", ["- 1\n", "{", "\x00"])
 def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "broken.yaml"

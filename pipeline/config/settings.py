@@ -108,13 +108,25 @@ class ReplaySettings(Group):
 class BuiltinModel(Group):
     """Shape and training budget of the built-in model; used only with ``model.base: builtin``."""
 
-    vocabulary: PositiveInt = Field(default=4096, description="byte-level BPE tokens")
-    width: PositiveInt = Field(default=192, description="hidden size; 256 for studies")
+    vocabulary: int = Field(
+        default=4096, ge=258, description="byte-level BPE tokens: 256 bytes, two of control, and merges"
+    )
+    width: PositiveInt = Field(default=192, description="hidden size, a multiple of twice the heads")
     layers: PositiveInt = Field(default=4, description="transformer blocks")
     heads: PositiveInt = Field(default=6, description="attention heads")
     context: PositiveInt = Field(default=1024, description="tokens")
     base_tokens: PositiveInt = Field(default=400_000, description="tokens the base is trained on, once")
     base_lr: PositiveFloat = Field(default=3e-3, description="peak learning rate of the base")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> BuiltinModel:
+        """Rotary positions turn pairs of a head's dimensions, so each head needs an even number of them."""
+        if self.width % (2 * self.heads):
+            fitting = [heads for heads in range(1, self.width // 2 + 1) if self.width % (2 * heads) == 0]
+            nearest = min(fitting, key=lambda heads: abs(heads - self.heads), default=None)
+            would_do = f"heads={nearest} would do" if nearest else "it must be even"
+            raise ValueError(f"width {self.width} is not a multiple of twice the {self.heads} heads; {would_do}")
+        return self
 
 
 class ModelSettings(Group):
