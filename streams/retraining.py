@@ -63,9 +63,9 @@ class Trainer:
             try:
                 self._runner.run(run_id, self._on_step)
                 return
-            except WorkerDied:
+            except WorkerDied as error:
                 if life == WORKER_LIVES:
-                    raise
+                    raise RunError(f"{error.message}, {WORKER_LIVES} times in a row", hint=error.hint) from error
 
 
 class Judge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,9 @@ class Step:
 
 
 OnStep = Callable[[Step], None]
+
+
+MEMORY = "so the system ends what takes more memory than there is: free some, or take less (`mailtide plan` says how much)"
 
 
 class WorkerDied(RunError):
@@ -160,6 +164,4 @@ class Runner:
             lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
             said = f": {lines[-1]}" if lines and code >= 0 else ""
         self.close()
-        return WorkerDied(
-            f"the training process {how}{said}", hint="run `mailtide retrain --confirm` again; it goes on where it stopped"
-        )
+        return WorkerDied(f"the training process {how}{said}", hint=MEMORY if code == -signal.SIGKILL else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from safetensors import SafetensorError
 
 from pipeline.config.settings import EvalSettings, ModelSettings
 from pipeline.errors import RunError
@@ -30,7 +32,9 @@ from retrain.offline import OFFLINE
 from retrain.progress import Progress
 from retrain.run import execute
 from retrain.training.metrics import read_metrics
+from streams.faults import tells_of_full_disk
 from tests.conftest import REPOSITORY
+from tests.support.disks import small_disk
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 
 SAME = (
@@ -135,6 +139,10 @@ def test_a_finished_run_is_not_run_again(uninterrupted: tuple[Mailroom, RunReque
     assert execute(room.home, request.run_id, unexpected) == result
 
 
+ROOM = 60_000
+"""Bytes more, each time, that a disk has left to keep checkpoints on."""
+
+
 class Crash(Exception):
     """Stands for the end of the process."""
 
@@ -165,6 +173,33 @@ def test_a_crash_anywhere_changes_no_byte(
     reference, original, _ = uninterrupted
     assert request == original
     assert bytes_of(room, request) == bytes_of(reference, original)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_saved_is_told_and_changes_no_byte(
+    uninterrupted: tuple[Mailroom, RunRequest, RunResult], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", megabytes=64) as disk:
+        room, request = first_run(disk / "home")
+        ballast = disk / "ballast"
+        told: list[Exception] = []
+
+        def fill(progress: Progress) -> None:
+            if progress.step == "train" and progress.done == 1:
+                ballast.write_bytes(bytes(shutil.disk_usage(disk).free - (len(told) + 1) * ROOM))
+
+        # Room for nothing, for the weights, then for more: the disk fills in one file after another.
+        while True:
+            try:
+                execute(room.home, request.run_id, fill)
+            except (OSError, SafetensorError) as error:
+                told.append(error)
+                ballast.unlink()
+            else:
+                break
+        assert all(tells_of_full_disk(str(error)) for error in told)
+        assert {type(error) for error in told} == {SafetensorError, OSError}, "the weights, and what torch writes"
+        reference, _, _ = uninterrupted
+        assert bytes_of(room, request) == bytes_of(reference, request)
 
 
 def test_a_checkpoint_that_was_changed_on_the_disk_is_made_again(

@@ -98,10 +98,7 @@ def _vanished(code: int, log: IO[str]) -> RanksVanished:
     codes = [line.split(":")[1].split()[0] for line in told.splitlines() if line.lstrip().startswith("exitcode")]
     first = int(codes[-1]) if codes else code  # the root cause stands last
     how = f"was killed by signal {-first}" if first < 0 else f"ended with code {first}"
-    return RanksVanished(
-        f"one of the processes that train together {how}",
-        hint="run `mailtide retrain --confirm` again; it goes on where it stopped",
-    )
+    return RanksVanished(f"one of the processes that train together {how}")
 
 
 def main() -> int:

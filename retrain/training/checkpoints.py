@@ -7,6 +7,9 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,9 @@ LOSSES = "losses.parquet"
 """Losses on val at that step; kept when the rest of a superseded checkpoint goes."""
 SUMS = "sha256.json"
 """The digest of every other file, by name; kept, too. Checkpoints of earlier versions have none."""
+
+PROBE_MIB = 4
+"""What a disk must still take for it not to be called full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,19 @@ def partial(folder: Path) -> Path:
     path = folder / ".partial"
     shutil.rmtree(path, ignore_errors=True)
     return private_dir(path)
+
+
+@contextmanager
+def telling_of_a_full_disk(folder: Path) -> Iterator[None]:
+    """Raises ``OSError`` where ``folder`` takes no more, within which torch's writer raises a ``RuntimeError`` about a
+    position that it did not expect."""
+    try:
+        yield
+    except RuntimeError:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            for _ in range(PROBE_MIB):
+                probe.write(bytes(1 << 20))
+        raise
 
 
 def complete(written: Path, folder: Path, step: int) -> Checkpoint:

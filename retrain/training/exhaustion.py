@@ -7,15 +7,21 @@ import gc
 
 import torch
 
-WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How torch's allocator for CPUs, CUDA's runtime and its libraries say it in a plain ``RuntimeError``."""
+WORDS = (
+    "out of memory",
+    "Out of Memory Error",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""How DuckDB, torch's allocator for CPUs, and CUDA's runtime and libraries say it in errors that mean other things too."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out, on a GPU or beside one."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+    return any(words in str(error) for words in WORDS)
 
 
 def free_memory() -> None:

@@ -238,14 +238,15 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
         trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
         self._require_finite(step, trained if whole is None else whole.weights.values())
         written = checkpoints.partial(plan.folder)
-        save_adapter(self.model, written, base_id=plan.base_id, weights=None if whole is None else whole.weights)
-        if whole is None:
-            self._save_optimizer_and_scheduler(str(written))
-        else:
-            torch.save(whole.optimizer, written / OPTIMIZER)
-            torch.save(self.lr_scheduler.state_dict(), written / SCHEDULER)
-        if self._compute.ranks.count == 1:
-            self._save_rng_state(str(written))
+        with checkpoints.telling_of_a_full_disk(plan.folder):
+            save_adapter(self.model, written, base_id=plan.base_id, weights=None if whole is None else whole.weights)
+            if whole is None:
+                self._save_optimizer_and_scheduler(str(written))
+            else:
+                torch.save(whole.optimizer, written / OPTIMIZER)
+                torch.save(self.lr_scheduler.state_dict(), written / SCHEDULER)
+            if self._compute.ranks.count == 1:
+                self._save_rng_state(str(written))
         write_losses(written / checkpoints.LOSSES, losses)
         self.state.save_to_json(str(written / checkpoints.STATE))
         checkpoints.complete(written, plan.folder, step)
