@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.support.mailroom import Mailroom, tiny_settings
 from tests.support.program import ENVIRONMENT
 
-WIDE = BuiltinModel(vocabulary=12_288, width=64, layers=1, heads=2, context=256, base_tokens=1024)
+WIDE = BuiltinModel(vocabulary=65_536, width=64, layers=1, heads=2, context=256, base_tokens=1024)
 """Logits of a batch take hundreds of megabytes here, everything else a few."""
 STEPS, LIMITED_AT = 4, 3
 
@@ -78,7 +78,7 @@ def trained_with(room: Mailroom, run_id: str, spare: float) -> subprocess.Comple
 def test_a_run_goes_on_from_its_checkpoint_with_half_as_much_at_once(tmp_path: Path) -> None:
     room, run_id = room_to_train(tmp_path / "limited")
     done = trained_with(room, run_id, 2.2)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     folder = room.home.run(run_id)
     changes = read_changes(folder)
     assert [change.after_step for change in changes] == [2], done.stderr

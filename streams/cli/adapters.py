@@ -55,7 +55,7 @@ def list_command(home: Home, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show_command(home: Home, adapter_id: str, as_json: bool) -> None:
-    """Show one adapter: its state, its run, when it served, its journal."""
+    """Show one adapter: its state, run, reigns and journal."""
     from pipeline.store.rows import JournalRow
     from registry.reigns import all_served
     from streams.cli.opening import opened
