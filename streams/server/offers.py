@@ -12,6 +12,7 @@ from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.journal import AdapterState, Status
+from registry.named import reference
 from streams.bases import base_of
 
 SERVABLE = (Status.CANDIDATE, Status.CHAMPION, Status.SUPERSEDED, Status.REJECTED)
@@ -58,8 +59,7 @@ def offer_of(store: Store, home: Home, mailbox: str, adapter_id: str) -> Adapter
     standing = journal(store).adapter(adapter_id)
     if standing.status not in SERVABLE:
         raise RegistryError(f"adapter {adapter_id} is {standing.status} and is not served", hint="name another adapter")
-    path = home.adapter(adapter_id).relative_to(home.root).as_posix()
-    return AdapterRef(adapter_id=adapter_id, run_id=rows[0].run_id, path=path, sha256=rows[0].sha256)
+    return reference(home, rows[0])
 
 
 def _base(store: Store, home: Home, settings: Settings, mailbox: str, champion: str | None) -> BaseRef | None:
