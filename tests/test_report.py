@@ -146,7 +146,11 @@ def test_selection_and_summary_are_shown_where_a_run_wrote_them(runs: Finished) 
     row = {"checkpoint": SELECTED, "parts": {"ppl": 12.5}, "rescaled": {"ppl": 1.0}, "score": 1.0, "front": True}
     results |= {
         "k": 3,
-        "summary": [{"role": "run", "chosen": True, "val_perplexity": told}],
+        "summary": [
+            {"role": "run", "chosen": True, "val_perplexity": {**told, "few": True}},
+            {"role": "base", "chosen": False, "val_perplexity": {**told, "value": 1234.5}},
+            {"role": "champion", "chosen": False, "val_perplexity": {**told, "value": 13.75}},
+        ],
         "selection": {
             "rule": "weighted",
             "weights": {"ppl": 1.0},
@@ -159,3 +163,4 @@ def test_selection_and_summary_are_shown_where_a_run_wrote_them(runs: Finished) 
     path.write_text(json.dumps(results))
     text = write_report(runs.store, runs.home, newest(runs)).read_text()
     assert "12.5" in text and "ppl&lt;=10" in text and "Weighted: the highest score." in text
+    assert "champion 13.8<br>bare base 1,234.5<br>few threads, n = 40" in text, "whom it replaces comes first"

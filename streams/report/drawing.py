@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 30
+WIDTH, HEIGHT = 640, 256
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 46
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,9 @@ def curves(lines: Sequence[Curve], across: str) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     for value in dict.fromkeys((first, (first + last) / 2, last)):
         x, _ = place(value, low)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:.0f}</text>')
-    parts.append(
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - BOTTOM - 6}" text-anchor="end" class="axis">{escape(across)}</text>'
-    )
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 26}" text-anchor="middle">{value:.0f}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(across)}</text>')
     for line in lines:
         path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line.points)
         if len(line.points) > 1:

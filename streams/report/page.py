@@ -29,6 +29,7 @@ from streams.report.tables import (
 WORDS = 700
 GIST = 180
 OUTCOMES = {"promoted": "good", "rejected": "bad", "failed": "bad", "abstained": "open"}
+COMPARED = {"champion": "champion", "base": "bare base"}
 RULINGS = {"pass": "good", "fail": "bad", "open": "open"}
 DATA = (
     *("mails", "train", "val", "test", "quarantine", "threads", "senders"),
@@ -56,8 +57,9 @@ def _sections(story: Story) -> Iterator[tuple[str, str, str]]:
     yield (
         "Forgetting",
         heat_map(story.heat, story) if story.heat else "",
-        "Loss on val of each adapter of the lineage (rows) by window (columns), nats per token. The darker, the "
-        "further above the best of its column. † marks windows that this run trained as new. A point: not measured.",
+        "Loss on val of each adapter of the lineage (rows) by window (columns), nats per token. The stronger the "
+        "colour, the further above the best of its column. † marks windows that this run trained as new. A point: not "
+        "measured.",
     )
     yield (
         "Held-out mail",
@@ -133,21 +135,23 @@ def _head(story: Story, title: str) -> str:
 def _tiles(story: Story) -> list[tuple[str, str, str]]:
     summary = story.results.get("summary", [])
     own: Mapping[str, Any] = next((row for row in summary if row["chosen"]), {})
-    base: Mapping[str, Any] = next((row for row in summary if row["role"] == "base"), {})
+    others = [(name, row) for role, name in COMPARED.items() for row in summary if row["role"] == role]
     k = story.results.get("k", "k")
     found = []
     for key, name, form in (
-        ("val_perplexity", "Perplexity, val", "{:.1f}"),
-        ("test_perplexity", "Perplexity, test", "{:.1f}"),
+        ("val_perplexity", "Perplexity, val", "{:,.1f}"),
+        ("test_perplexity", "Perplexity, test", "{:,.1f}"),
         ("rag_gain_at_k", f"Gain from found mail @ {k}", "{:+.3f}"),
         ("rag_accuracy_at_k", f"Written replies, ROUGE-L @ {k}", "{:.3f}"),
         ("retrieval_recall_at_k", "Search, recall @ 5", "{:.2f}"),
     ):
         if key in own:
-            told = "the same for every adapter" if key.startswith("retrieval") else ""
-            if key in base and not told:
-                told = f"bare base {form.format(base[key]['value'])}"
-            found.append((name, form.format(own[key]["value"]), f'<span class="soft">{told}</span>'))
+            notes = [f"{who} {form.format(row[key]['value'])}" for who, row in others if key in row]
+            if key.startswith("retrieval"):
+                notes = ["the same for every adapter"]
+            if own[key]["few"]:
+                notes.append(f"few threads, n = {own[key]['n']:,}")
+            found.append((name, form.format(own[key]["value"]), f'<span class="soft">{"<br>".join(notes)}</span>'))
     return found
 
 
@@ -232,10 +236,12 @@ def _tiers(story: Story) -> str:
 def _time(story: Story) -> str:
     seconds = story.result.seconds
     whole = sum(seconds.values())
-    rows = [(escape(name), f"{spent:,.1f} s", share(spent, whole)) for name, spent in seconds.items()]
-    rows += [
-        (f"train: {escape(part)}", f"{spent:,.1f} s", share(spent, whole)) for part, spent in story.result.training.items()
-    ]
+    steps = []
+    for name, spent in seconds.items():
+        steps.append((name, spent))
+        if name == "train":
+            steps += [(f"train: {part}", of_it) for part, of_it in story.result.training.items()]
+    rows = [(escape(name), f"{spent:,.1f} s", share(spent, whole)) for name, spent in steps]
     return table(("step", "seconds", ""), rows, numbers=frozenset({1}))
 
 

@@ -38,7 +38,7 @@ td:first-child > code { white-space: nowrap; }
 .heat td { text-align: center; padding: 6px 8px; border: 2px solid var(--card); border-radius: 4px; min-width: 52px; }
 .heat th { padding: 4px 8px; text-align: center; }
 .heat th.row { text-align: right; font-weight: 400; }
-.chart { width: 100%; min-width: 460px; max-width: 760px; height: auto; display: block; }
+.chart { width: 100%; max-width: 760px; height: auto; display: block; overflow: visible; }
 .chart text { fill: var(--soft); font-size: 12px; }
 .chart .grid { stroke: var(--line); }
 polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
@@ -66,6 +66,7 @@ blockquote { margin: 6px 0; padding: 2px 0 2px 14px; border-left: 3px solid var(
 blockquote.real { border-color: var(--green); }
 blockquote.made { border-color: var(--orange); }
 footer { color: var(--soft); font-size: .85rem; }
-@media (max-width: 560px) { main { padding: 16px 10px 40px; } section { padding: 14px 12px; border-radius: 8px; } }
+@media (max-width: 560px) { main { padding: 16px 10px 40px; } section { padding: 14px 12px; border-radius: 8px; }
+  .chart text { font-size: 19px; } }
 @media print { body { background: #fff; } section, .tile { break-inside: avoid; } }
 """

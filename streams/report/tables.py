@@ -93,7 +93,7 @@ def figures(story: Story, names: Sequence[str], title: str) -> str:
             (
                 escape(called(name)) if name != before else "",
                 escape(who),
-                f"{metric['value']:.3f}",
+                number(metric["value"]),
                 bar(metric["value"], metric["ci_low"], metric["ci_high"], scales[name]),
                 bounds(metric),
                 f"{metric['n']:,}{'*' if metric['few'] else ''}",
@@ -130,7 +130,12 @@ def called(metric: str) -> str:
 
 def bounds(metric: Mapping[str, Any]) -> str:
     low, high = metric["ci_low"], metric["ci_high"]
-    return "unknown" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return "unknown" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def number(value: float) -> str:
+    """With about as many digits as its interval can bear: perplexities go into thousands, gains below a hundredth."""
+    return f"{value:,.{3 if abs(value) < 10 else 2 if abs(value) < 100 else 1}f}"
 
 
 def heat_map(heat: Heat, story: Story) -> str:
