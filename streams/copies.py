@@ -47,20 +47,24 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """Passages of one or more windows, row by row: ``ranks`` of their splits, ``held`` the rows of val and test."""
+    """Passages of one or more windows, row by row, those of train before those of val before those of test: what is held
+    out, and all that it is held out from, are a range each. ``ranks`` are of their splits."""
 
     passages: tuple[Passage, ...]
     ranks: npt.NDArray[np.int8]
     signatures: Signatures
     bands: Bands
-    held: npt.NDArray[np.intp]
-    held_bands: Bands
 
     @classmethod
     def of(cls, passages: tuple[Passage, ...], signatures: Signatures, bands: Bands) -> _Shelf:
         ranks = np.array([_RANK[passage.split] for passage in passages], np.int8)
-        held = np.flatnonzero(ranks)
-        return cls(passages, ranks, signatures, bands, held, np.ascontiguousarray(bands[:, held]))
+        order = np.argsort(ranks, kind="stable")
+        ordered = np.ascontiguousarray(bands[:, order])
+        return cls(tuple(passages[at] for at in order), ranks[order], signatures[order], ordered)
+
+    @classmethod
+    def of_block(cls, block: Block) -> _Shelf:
+        return cls.of(block.passages, block.signatures, bands_of(block.signatures))
 
     def with_(self, other: _Shelf) -> _Shelf:
         return _Shelf.of(
@@ -68,6 +72,10 @@ class _Shelf:
             np.concatenate([self.signatures, other.signatures]),
             np.concatenate([self.bands, other.bands], axis=1),
         )
+
+    def rows(self, first: int, end: int) -> slice:
+        """The rows whose rank is at least ``first`` and below ``end``."""
+        return slice(int(np.searchsorted(self.ranks, first)), int(np.searchsorted(self.ranks, end)))
 
 
 class NearCopies:
@@ -97,7 +105,7 @@ class NearCopies:
         texts = _Texts(self._home, self._shards)
         gone: set[tuple[str, str | None]] | None = None
         found: dict[str, Pair] = {}
-        new = _Shelf.of(block.passages, block.signatures, bands_of(block.signatures))
+        new = _Shelf.of_block(block)
         for held, others in [(new, new), *((new, shelf) for shelf in self._shelves), *((s, new) for s in self._shelves)]:
             for one, other in _likely(held, others):
                 gone = self._excluded() if gone is None else gone
@@ -113,7 +121,7 @@ class NearCopies:
 
     def _put(self, block: Block) -> None:
         """Adds a block; shelves of like size become one, so that there are few, and each row is moved few times."""
-        self._shelves.append(_Shelf.of(block.passages, block.signatures, bands_of(block.signatures)))
+        self._shelves.append(_Shelf.of_block(block))
         while len(self._shelves) > 1 and len(self._shelves[-2].passages) < 2 * len(self._shelves[-1].passages):
             last = self._shelves.pop()
             self._shelves[-1] = self._shelves[-1].with_(last)
@@ -164,12 +172,17 @@ class _Texts:
 
 def _likely(held: _Shelf, others: _Shelf) -> list[tuple[Passage, Passage]]:
     """Held-out passages and those of another split that their signatures make likely copies, the likeliest first."""
-    places: npt.NDArray[Any] = candidates(held.held_bands, others.bands)
+    return [pair for rank in (1, 2) for pair in _likely_of_rank(rank, held, others)]
+
+
+def _likely_of_rank(rank: int, held: _Shelf, others: _Shelf) -> list[tuple[Passage, Passage]]:
+    """Those whose held-out passage is of ``rank``. It is compared with lower ranks alone: as few candidates of a passage
+    are looked at, copies of its own split would hide the others."""
+    ours, theirs = held.rows(rank, rank + 1), others.rows(0, rank)
+    places: npt.NDArray[Any] = candidates(held.bands[:, ours], others.bands[:, theirs])
     if not len(places):
         return []
-    ours, theirs = held.held[places[:, 0]], places[:, 1]
-    across = held.ranks[ours] > others.ranks[theirs]
-    ours, theirs = ours[across], theirs[across]
-    alike = agreement(held.signatures[ours], others.signatures[theirs])
-    order = np.lexsort((theirs, ours, -alike))
-    return [(held.passages[ours[at]], others.passages[theirs[at]]) for at in order if alike[at] >= LIKELY]
+    one, other = places[:, 0] + ours.start, places[:, 1]
+    alike = agreement(held.signatures[one], others.signatures[other])
+    order = np.lexsort((other, one, -alike))
+    return [(held.passages[one[at]], others.passages[other[at]]) for at in order if alike[at] >= LIKELY]

@@ -58,6 +58,18 @@ def test_a_copy_in_a_later_window_is_found_whichever_came_first(
         assert list(excluded(store)) == [left]  # once, and not again
 
 
+def test_a_copy_is_found_behind_many_of_the_same_split(mailbox: Mailbox) -> None:
+    """As a circular has: the first few copies, all val, say nothing of the one that is trained on."""
+    circular, notice = " ".join(words(31)), " ".join(words(33))
+    with opener(mailbox.home, mailbox.settings)() as store:
+        mailbox.deliver([*[("val", circular)] * 5, *fillers(1, 0)], store)
+        assert excluded(store) == {}
+        mailbox.deliver([*fillers(5, 20), ("train", circular)], store)
+        assert store.query("SELECT count(*) FROM exclusion_rows") == [(5,)]
+        mailbox.deliver([*[("test", notice)] * 5, ("train", notice)], store)
+        assert store.query("SELECT count(*) FROM exclusion_rows") == [(10,)]
+
+
 def test_copies_within_a_split_and_short_mails_are_no_leak(mailbox: Mailbox) -> None:
     text, short = " ".join(words(7)), "applied, thanks a lot"
     with opener(mailbox.home, mailbox.settings)() as store:
