@@ -38,9 +38,10 @@ CALLS = frozenset(
         "read_view",
         "answer_sql",
         "checkpoint",
+        "schema_version",
     )
 )
-"""The methods of a store that a client may call, beside ``schema_version``."""
+"""What a client may ask of a store, by name."""
 
 BUSY_SECONDS = 60.0
 """How long a command waits for the store to be free to write."""
@@ -78,6 +79,12 @@ class Call:
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    def of(self, store: Store) -> Any:
+        """What a store answers."""
+        if self.name == "schema_version":
+            return store.schema_version
+        return getattr(store, self.name)(*self.args, **self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,6 @@ class OwnerSocket:
         A thread that is inside a library's C++ when the interpreter ends would take the process down with an abort.
         """
         self._closing = True
-        self._home.owner_socket.unlink(missing_ok=True)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -175,6 +181,8 @@ class OwnerSocket:
         last = time.monotonic() + LAST_SECONDS
         for _, thread in serving:
             thread.join(max(0.0, last - time.monotonic()))
+        # Until here who calls is refused, and so knows that the store is about to be free.
+        self._home.owner_socket.unlink(missing_ok=True)
 
     def _accept(self) -> None:
         while not self._closing:
@@ -224,12 +232,10 @@ class OwnerSocket:
         try:
             if call.name == "state":
                 client.send(Reply("value", self._state()))
-            elif call.name == "schema_version":
-                client.send(Reply("value", store.schema_version))
             elif call.name not in CALLS:
                 raise StoreError(f"the owner of a store is not asked for {call.name}")
             else:
-                self._call(client, getattr(store, call.name)(*call.args, **call.kwargs))
+                self._call(client, call.of(store))
         except MailtideError as error:
             client.send(Reply("error", error))
         except (TypeError, ValueError, AttributeError) as error:

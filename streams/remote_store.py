@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
@@ -25,27 +25,52 @@ if TYPE_CHECKING:
     from pipeline.domain import StoredMessage
 
 
+class OwnerGone(StoreError):
+    """The process that holds the store has stopped, and said no more."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon that holds the store has stopped", hint="run the same command again")
+
+
 class RemoteStore(Store):
     """Every call is carried out by the owner, who checks and writes as for itself. Opened to write, the store is this
-    client's alone until it is closed."""
+    client's alone until it is closed.
 
-    def __init__(self, line: Connection, home: Home) -> None:
+    Where the owner stops meanwhile, a client that only reads asks whoever has the store then, by ``again``. One that writes
+    is told so: it cannot know what was written.
+    """
+
+    def __init__(self, line: Connection, home: Home, again: Callable[[], Store] | None) -> None:
         self._line = line
         self._people = PeopleKey.read(home.people_key)
+        self._again = again
+        self._next: Store | None = None
 
     @classmethod
-    def reach(cls, home: Home, settings: Settings | None, versions: Versions | None, *, writes: bool) -> RemoteStore | None:
-        """The store of a home by its owner's socket; None when no owner answers there. Raises what the owner says."""
+    def reach(
+        cls,
+        home: Home,
+        settings: Settings | None,
+        versions: Versions | None,
+        *,
+        writes: bool,
+        again: Callable[[], Store] | None = None,
+    ) -> RemoteStore | None:
+        """The store of a home by its owner's socket; None when no owner answers there. Raises what the owner says, and
+        ``OwnerGone`` for one that is just stopping, or was killed."""
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with address(home) as where:
                 client.connect(where)
+        except ConnectionRefusedError:
+            client.close()
+            raise OwnerGone from None
         except OSError:
             client.close()
             return None
-        store = cls(Connection(client.detach()), home)
+        store = cls(Connection(client.detach()), home, None if writes else again)
         try:
-            store._line.send(Hello(program(), writes, settings, versions))
+            store._send(Hello(program(), writes, settings, versions))
             store._answer()
         except BaseException:
             store.close()
@@ -54,10 +79,14 @@ class RemoteStore(Store):
 
     def close(self) -> None:
         self._line.close()
+        if self._next is not None:
+            self._next.close()
 
     def owner_state(self) -> Any:
-        """What the owner says of itself."""
-        return self._ask("state")
+        """What the owner says of itself; None where the store has none any more."""
+        return self._asked(
+            Call("state", (), {}), lambda store: store.owner_state() if isinstance(store, RemoteStore) else None
+        )
 
     @property
     def schema_version(self) -> int:
@@ -101,31 +130,53 @@ class RemoteStore(Store):
         """The owner checked when it was reached."""
 
     def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        self._send(Call(name, args, kwargs))
-        return self._answer().value
+        call = Call(name, args, kwargs)
+        return self._asked(call, call.of)
+
+    def _asked(self, call: Call, of: Callable[[Store], Any]) -> Any:
+        """The owner's answer, or what ``of`` has from the store that is asked instead."""
+        if self._next is None:
+            try:
+                self._send(call)
+                return self._answer().value
+            except OwnerGone:
+                self._next = self._elsewhere()
+        return of(self._next)
 
     def _items(self, name: str, *args: Any) -> Iterator[Any]:
         """The items of an answer, as they come; the line is free for another call only after the last."""
-        self._send(Call(name, args, {}))
-        while (reply := self._answer()).kind == "item":
-            yield reply.value
+        call = Call(name, args, {})
+        if self._next is None:
+            try:
+                self._send(call)
+                reply = self._answer()
+            except OwnerGone:
+                self._next = self._elsewhere()
+            else:
+                while reply.kind == "item":
+                    yield reply.value
+                    reply = self._answer()
+                return
+        yield from call.of(self._next)
 
-    def _send(self, call: Call) -> None:
+    def _elsewhere(self) -> Store:
+        if self._again is None:
+            raise OwnerGone
+        self._line.close()
+        return self._again()
+
+    def _send(self, message: Hello | Call) -> None:
         try:
-            self._line.send(call)
+            self._line.send(message)
         except OSError as error:
-            raise _gone() from error
+            raise OwnerGone from error
 
     def _answer(self) -> Reply:
         try:
             reply = self._line.recv()
         except (EOFError, OSError) as error:
-            raise _gone() from error
+            raise OwnerGone from error
         assert isinstance(reply, Reply)
         if reply.kind == "error":
             raise reply.value
         return reply
-
-
-def _gone() -> StoreError:
-    return StoreError("the daemon that holds the store has stopped", hint="run the same command again")

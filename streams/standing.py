@@ -46,7 +46,7 @@ def state_of(store: Store) -> DaemonState | None:
 
     if not isinstance(store, RemoteStore):
         return None
-    state: DaemonState = store.owner_state()
+    state: DaemonState | None = store.owner_state()
     return state
 
 

@@ -217,6 +217,64 @@ def test_an_owner_that_stops_is_told_as_such(filled: Home) -> None:
     store.close()
 
 
+def test_who_reads_goes_on_when_the_owner_stops_and_another_one_starts(filled: Home) -> None:
+    count, messages = "SELECT count(*) FROM messages", store_of(filled, None, None, writes=False)
+    with messages as alone:
+        expected, keys = alone.scalar(count), [message.message_key for message in alone.all_messages("main")]
+    with held(filled):
+        store = store_of(filled, None, None, writes=False)
+        assert isinstance(store, RemoteStore)
+        writer = store_of(filled, None, None, writes=True)
+    with store:
+        assert store.scalar(count) == expected
+        assert store.owner_state() is None
+        assert store.schema_version > 0
+    with held(filled):
+        store = store_of(filled, None, None, writes=False)
+    with held(filled), store:
+        assert [message.message_key for message in store.all_messages("main")] == keys
+        assert isinstance(store, RemoteStore)
+        assert store.owner_state() == {"feeds": 2}, "of the one that has it now"
+    with writer, pytest.raises(StoreError, match="has stopped; run the same command again"):
+        writer.query("SELECT 1")  # whoever writes cannot know what was written
+
+
+@contextmanager
+def hanging_up(home: Home) -> Iterator[threading.Event]:
+    """An owner that stops: it takes one client and hangs up. The event is set once it has."""
+    done = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.bind(str(home.owner_socket))
+        door.listen()
+
+        def hang_up() -> None:
+            client, _ = door.accept()
+            home.owner_socket.unlink()
+            client.close()
+            done.set()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        yield done
+        thread.join(60)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_owner_that_is_just_stopping_is_no_reason_to_fail(filled: Home, writes: bool) -> None:
+    with hanging_up(filled) as done, store_of(filled, None, None, writes=writes) as store:
+        assert done.is_set()
+        assert not isinstance(store, RemoteStore)
+        assert store.fetch(MailboxRow)
+
+
+def test_a_daemon_starts_while_another_one_stops(filled: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = Store.open(filled, Settings(), None)
+    monkeypatch.setattr("streams.stores.time.sleep", lambda _: stopping.close())
+    with hanging_up(filled) as done, kept_store(filled, read_home(filled, environment={})) as store:
+        assert done.is_set()
+        assert store.fetch(MailboxRow)
+
+
 def test_a_home_with_a_long_path_has_a_socket_too(tmp_path: Path) -> None:
     (tmp_path / ("long" * 30)).mkdir()
     home = make(tmp_path / ("long" * 30) / "home")
