@@ -27,6 +27,16 @@ def note(index: int) -> Note:
     return Note("mail", f"{index}+1", hashlib.sha256(str(index).encode()).hexdigest(), AT)
 
 
+def test_a_full_disk_is_named_and_costs_no_number(home: Home) -> None:
+    with Numbering(home, "main.x") as numbering:
+        numbering.note([note(0)])
+        numbering._db.execute("PRAGMA max_page_count = 8")  # what a full disk answers
+        with pytest.raises(FeedError, match="cannot be used: database or disk is full"):
+            numbering.note([note(index) for index in range(1, 1000)])
+        numbering._db.execute("PRAGMA max_page_count = 1000000")
+        assert [noted.number for noted in numbering.note([note(1)])] == [2]
+
+
 def test_numbers_are_contiguous_from_one_and_read_back_as_noted(home: Home) -> None:
     notes = [note(index) for index in range(5)]
     with Numbering(home, "main.x") as numbering:

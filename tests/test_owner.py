@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.arrival.leaks import find_leaks
 from pipeline.arrival.people import PeopleKey
 from pipeline.arrival.splits import split_of
 from pipeline.config.configuration import load
@@ -27,6 +26,7 @@ from streams.owner import Owner
 from streams.parsers.pool import parsed
 from streams.stores import opener
 from tests.support.dump import rows_of, shards_of
+from tests.support.leaks import find_leaks
 
 NOW = datetime(2026, 1, 5, 12)
 SETTINGS = load(

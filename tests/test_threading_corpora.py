@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.arrival.identity import incoming
-from pipeline.arrival.leaks import find_leaks
 from pipeline.arrival.splits import split_of
 from pipeline.arrival.threads import Placement, short
 from pipeline.config.settings import SplitSettings
 from pipeline.domain import ParsedMail, Split
 from pipeline.parsing.mail import parse_mail
+from tests.support.leaks import find_leaks
 from tests.support.letters import NOON, PEOPLE, Shelf, letter
 
 pytestmark = pytest.mark.data

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.arrival.leaks import find_leaks
 from pipeline.arrival.splits import split_of
 from pipeline.arrival.threads import SUBJECT_USES, Bridge, Needs, short
 from pipeline.config.settings import SplitSettings
 from pipeline.domain import ParsedMail, Split
+from tests.support.leaks import find_leaks
 from tests.support.letters import NOON, Shelf, letter
 
 DAY = timedelta(days=1)

@@ -74,9 +74,6 @@ def parse_arm(text: str) -> Arm:
     return Arm(order, share, placements.get(found["place"] or "", "top"))
 
 
-REFERENCE = Arm("uniform", 0.2)
-"""What the other arms are compared with."""
-
 ARMS = tuple(
     parse_arm(text)
     for text in (

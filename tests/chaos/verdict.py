@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipeline.arrival.leaks import find_leaks
 from pipeline.domain import Split
 from pipeline.events import Topic
 from pipeline.home import Home
@@ -16,6 +15,7 @@ from pipeline.store.rows import OutboxRow, RequestRow, ShardRow, ThreadRow
 from tests.chaos.ordeal import Mails
 from tests.chaos.watching import VERDICTS
 from tests.support.dump import rows_of, shards_of
+from tests.support.leaks import find_leaks
 
 OF_RUNS = frozenset(
     (
