@@ -163,10 +163,7 @@ class RegistryState:
 
 def fold(rows: Iterable[JournalRow]) -> RegistryState:
     """What a journal says, taken in order of ``ordinal``; raises ``RegistryError`` where a row cannot follow."""
-    state = RegistryState()
-    for row in sorted(rows, key=lambda row: row.ordinal):
-        state = advance(state, row)
-    return state
+    return _followed(RegistryState(), sorted(rows, key=lambda row: row.ordinal))
 
 
 def append_event(
@@ -185,32 +182,41 @@ def append_event(
 
 def advance(state: RegistryState, row: JournalRow) -> RegistryState:
     """The state after one more row; raises ``RegistryError`` when the row may not follow."""
-    event = _known(row)
-    moved = replace(state, last_ordinal=row.ordinal, last_at=row.at)
-    if event is Happening.ERASED and not row.adapter_id:
-        return moved
-    _check(state, row, event)
-    before = state.adapters.get(row.adapter_id) or AdapterState(
-        row.adapter_id, row.mailbox, Status.CANDIDATE, row.at, row.at
-    )
+    return _followed(state, [row])
+
+
+def _followed(state: RegistryState, rows: Iterable[JournalRow]) -> RegistryState:
+    """The state after more rows. It is copied once: a copy a row would make a long journal slow to read."""
+    adapters, champions, reigns = dict(state.adapters), dict(state.champions), list(state.reigns)
+    now = replace(state, adapters=adapters, champions=champions)
+    for row in rows:
+        event = _known(row)
+        if row.adapter_id or event is not Happening.ERASED:
+            _check(now, row, event)
+            _add(adapters, champions, reigns, row, event)
+        now = replace(now, last_ordinal=row.ordinal, last_at=row.at)
+    return replace(now, reigns=tuple(reigns))
+
+
+def _add(
+    adapters: dict[str, AdapterState], champions: dict[str, str], reigns: list[Reign], row: JournalRow, event: Happening
+) -> None:
+    reigned = champions.get(row.mailbox)
+    before = adapters.get(row.adapter_id) or AdapterState(row.adapter_id, row.mailbox, Status.CANDIDATE, row.at, row.at)
     after = replace(before, reason=row.reason)
     status = _BECOMES.get(event, before.status)
     if status is not before.status:
         after = replace(after, status=status, since=row.at)
-    adapters, champions = dict(state.adapters), dict(state.champions)
     if status is Status.CHAMPION:
-        former = champions.get(row.mailbox)
-        if former is not None:
-            adapters[former] = replace(adapters[former], status=Status.SUPERSEDED, since=row.at)
+        if reigned is not None:
+            adapters[reigned] = replace(adapters[reigned], status=Status.SUPERSEDED, since=row.at)
         champions[row.mailbox] = row.adapter_id
         after = replace(after, promoted_at=before.promoted_at or row.at)
-    elif champions.get(row.mailbox) == row.adapter_id:
+    elif reigned == row.adapter_id:
         del champions[row.mailbox]
     adapters[row.adapter_id] = after
-    reigns = state.reigns
-    if champions.get(row.mailbox) != state.champions.get(row.mailbox):
-        reigns = (*reigns, Reign(row.mailbox, champions.get(row.mailbox), row.at, row.ordinal))
-    return replace(moved, adapters=adapters, champions=champions, reigns=reigns)
+    if champions.get(row.mailbox) != reigned:
+        reigns.append(Reign(row.mailbox, champions.get(row.mailbox), row.at, row.ordinal))
 
 
 def _known(row: JournalRow) -> Happening:

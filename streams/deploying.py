@@ -41,7 +41,9 @@ def subscribe_deployment(bus: Bus, home: Home) -> None:
 
 def want_newest(store: Store, home: Home) -> None:
     """Notes the newest promotion of each mailbox in the store's outbox as wanted, whatever bus carries it as well."""
-    for row in store.fetch(OutboxRow, "topic = ?", [Topic.ADAPTER_PROMOTED.value], "ordinal"):
+    topic = Topic.ADAPTER_PROMOTED.value
+    newest = "ordinal IN (SELECT max(ordinal) FROM outbox WHERE topic = ? GROUP BY key)"
+    for row in store.fetch(OutboxRow, newest, [topic]):
         want(home, AdapterPromoted.model_validate_json(row.data))
 
 

@@ -97,13 +97,13 @@ class Judge:
 
 
 class Retraining:
-    """All of it on one bus, in one process. ``fault`` is what kept a run from going on and can be put right: the run stays
-    undecided, its event is set aside, and the next retrain takes it up again."""
+    """All of it on one bus, in one process. ``faults`` are what kept runs from going on and can be put right, by mailbox:
+    such a run stays undecided, its event is set aside, and the next retrain takes it up again."""
 
     def __init__(
         self, home: Home, settings: Settings, open_store: OpenStore, runner: Runner, bus: Bus, on_step: OnStep
     ) -> None:
-        self.fault: MailtideError | None = None
+        self.faults: dict[str, MailtideError] = {}
         self._trainer = Trainer(home, runner, bus, on_step)
         self._judge = Judge(home, settings, open_store)
         subscribe_training(bus, self._noting(self._trainer.train))
@@ -116,11 +116,11 @@ class Retraining:
 
     def _noting(self, handler: Handler) -> Handler:
         def handle(event: Event) -> None:
-            self.fault = None
+            self.faults.pop(event.key, None)
             try:
                 handler(event)
             except MailtideError as fault:
-                self.fault = fault
+                self.faults[event.key] = fault
                 raise
 
         return handle

@@ -82,6 +82,8 @@ class Runner:
         if self._stopping.is_set():
             raise Interrupted("no run begins any more")
         process = self._started()
+        if self._stopping.is_set():  # told while it started, when there was nothing to end yet
+            process.kill()
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps({"run_id": run_id}) + "\n")

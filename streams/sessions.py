@@ -131,17 +131,17 @@ class _Trainer:
     def carry_out(self, request: RunRequest) -> None:
         """Until there is a verdict; raises what keeps the run from going on."""
         revive(self._bus, request)
-        while not (self._train_here() or self._is_decided(request)):
+        while not (self._train_here(request) or self._is_decided(request)):
             time.sleep(LOOK_SECONDS)
 
-    def _train_here(self) -> bool:
-        """Trains whatever is requested, unless another process has the right to."""
+    def _train_here(self, request: RunRequest) -> bool:
+        """Trains whatever is requested, unless another process has the right to; raises what keeps this one from it."""
         with training_lease(self._home) as mine:
             if mine:
                 while self._bus.deliver():
                     pass
-                if self._retraining.fault is not None:
-                    raise self._retraining.fault
+                if request.mailbox in self._retraining.faults:
+                    raise self._retraining.faults[request.mailbox]
             return mine
 
     def _is_decided(self, request: RunRequest) -> bool:

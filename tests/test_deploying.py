@@ -285,6 +285,18 @@ def test_a_damaged_note_is_named_and_the_other_targets_go_on(home: Home, vllm: F
     assert standing(home, "vllm", MAILBOX).adapter_id == "a2"
 
 
+def test_a_disk_in_the_way_of_one_target_is_its_trouble_alone(home: Home, vllm: FakeVllm) -> None:
+    settings = settings_with(vllm={"url": vllm.url})
+    write_atomic(home.champion_link(MAILBOX).parent, b"no folder")
+    found = serve(home, settings, "a1", 3)
+    assert (found["vllm"].adapter_id, found["symlink"].adapter_id) == ("a1", None)
+    assert "Not a directory" in found["symlink"].trouble
+    write_atomic(folder(home, "webhook"), b"no folder")
+    with pytest.raises(DeployError, match=r"how webhook stands cannot be noted: .*Not a directory"):
+        serve(home, settings_with(vllm={"url": vllm.url}, webhook={"url": vllm.url}), "a2", 6)
+    assert standing(home, "vllm", MAILBOX).adapter_id == "a2"
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "file:///etc/passwd", "http://"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="url"):

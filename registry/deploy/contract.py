@@ -22,7 +22,7 @@ class Speed:
 class Target(Protocol):
     """Every step may be repeated, after a crash or because nobody knows whether it was done: the second time is nothing.
 
-    Each raises ``DeployError`` when the target is away, refuses, or is not what it should be.
+    Each raises ``DeployError`` when the target is away, refuses, or is not what it should be; ``OSError`` is as good.
     """
 
     name: str

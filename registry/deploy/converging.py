@@ -62,7 +62,7 @@ def _deploy(
         target.flip(promotion)
         here = _note(home, here, step="confirm")
         target.confirm(promotion)
-    except MailtideError as error:
+    except (MailtideError, OSError) as error:
         return _failed(home, target, here, error, now())
     log.info("%s of %s serves %s", target.name, promotion.mailbox, promotion.adapter_id)
     kept = tuple(one for one in here.leftovers if one.adapter_id != promotion.adapter_id)
@@ -87,7 +87,7 @@ def _deploy(
     return _measured(home, target, promotion, here)
 
 
-def _failed(home: Home, target: Target, here: Standing, error: MailtideError, at: datetime) -> Standing:
+def _failed(home: Home, target: Target, here: Standing, error: Exception, at: datetime) -> Standing:
     """Back to who served before, if the alias may have been moved, in this life or an earlier one; what was loaded is let
     go of at the end."""
     trouble, doubtful = str(error), here.doubtful
@@ -96,7 +96,7 @@ def _failed(home: Home, target: Target, here: Standing, error: MailtideError, at
             target.flip(here.served)
             target.confirm(here.served)
             doubtful = False
-        except MailtideError as second:
+        except (MailtideError, OSError) as second:
             trouble = f"{trouble}; and it cannot be turned back to {here.adapter_id}: {second}"
     if trouble != here.trouble:
         log.warning("%s of %s waits: %s", target.name, here.mailbox, trouble)
@@ -110,7 +110,7 @@ def _let_go(home: Home, target: Target, here: Standing, now: Callable[[], dateti
             continue
         try:
             target.unload(here.mailbox, one.adapter_id)
-        except MailtideError as error:
+        except (MailtideError, OSError) as error:
             log.info("%s keeps %s for now: %s", target.name, one.adapter_id, error)
             continue
         here = _note(home, here, leftovers=tuple(other for other in here.leftovers if other != one))

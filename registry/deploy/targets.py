@@ -54,19 +54,21 @@ def converge_all(home: Home, several: Sequence[Target], now: Callable[[], dateti
     """Brings every target to what is wanted of every mailbox, side by side, so that one that hangs delays no other.
 
     What learned from erased mail is taken back. What a target cannot do is in its standing. Raises ``DeployError`` at the
-    end for a note that is damaged.
+    end for a note that is damaged or cannot be written.
     """
     gone = withdrawn(home)
     promotions = [promotion for promotion in wanted(home) if promotion.adapter_id not in gone]
     found: dict[str, list[Standing]] = {}
-    damaged: list[DeployError] = []
+    failed: list[Exception] = []
 
     def work(target: Target) -> None:
         try:
             found[target.name] = _each(home, target, promotions, now)
             take_back(home, target, gone, now)
-        except DeployError as error:
-            damaged.append(error)
+        except OSError as error:
+            failed.append(DeployError(f"how {target.name} stands cannot be noted: {error}", hint="see to the home's disk"))
+        except Exception as error:
+            failed.append(error)
 
     # Threads that nobody waits for at the end of the process: what they leave undone is done after the next start.
     threads = [threading.Thread(target=work, args=(target,), name=target.name, daemon=True) for target in several]
@@ -74,8 +76,8 @@ def converge_all(home: Home, several: Sequence[Target], now: Callable[[], dateti
         thread.start()
     for thread in threads:
         thread.join()
-    if damaged:
-        raise damaged[0]
+    if failed:
+        raise failed[0]
     return [one for target in several for one in found[target.name]]
 
 

@@ -60,7 +60,7 @@ def _let_go(home: Home, target: Target, here: Standing, at: datetime) -> None:
     adapter_id = str(here.adapter_id)
     try:
         target.withdraw(here.mailbox, adapter_id)
-    except MailtideError as error:
+    except (MailtideError, OSError) as error:
         trouble = f"{adapter_id} learned from mail that was erased, and is still there: {error}"
         changes: dict[str, object] = {"tries": here.tries + 1, "tried_at": at, "trouble": trouble}
     else:

@@ -28,11 +28,10 @@ LOOK_SECONDS = 30.0
 
 
 class Training:
-    """One thread. ``idle`` while there is nothing to do; ``fault`` is what a person must mend."""
+    """One thread. ``idle`` while there is nothing to do."""
 
     def __init__(self, home: Home, settings: Settings, held: HeldStore, board: Board, stop: threading.Event) -> None:
         self.idle = False
-        self.fault: MailtideError | None = None
         self._home = home
         self._settings = settings
         self._held = held
@@ -40,11 +39,17 @@ class Training:
         self._stop = stop
         self._runner = Runner(home)
         self._pause = FIRST_PAUSE_SECONDS
-        self._retry_at = 0.0
+        self._retry_at: float | None = 0.0
+        """When runs that were set aside are taken up again; at first those that an earlier life left."""
         self._now_and_then = NowAndThen(log)
         self._bus = EmbeddedBus(held.writing)
         self._claiming = Claiming(home, settings, held, board)
         self._retraining = Retraining(home, settings, held.writing, self._runner, self._bus, self._step)
+
+    @property
+    def fault(self) -> MailtideError | None:
+        """What a person must mend before a run can go on."""
+        return next(iter(self._retraining.faults.values()), None)
 
     def run(self) -> None:
         """Until ``stop`` is set."""
@@ -65,37 +70,42 @@ class Training:
 
     def _deliver(self) -> bool:
         """Carries out what is pending; whether there was anything."""
-        if self.fault is not None and time.monotonic() >= self._retry_at:
+        if self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self._retry_at = None
             self._revive()
-        self._retraining.fault = None
-        known = set(self._retraining.decisions)
+        known, before = set(self._retraining.decisions), dict(self._retraining.faults)
         handed = self._bus.deliver()
         for run_id in self._retraining.decisions.keys() - known:
             decision = self._retraining.decisions[run_id]
             log.info("run %s %s: %s", run_id, decision.status, "; ".join(decision.reasons))
             self._board.decided()
         if handed:
-            self._take_note(self._retraining.fault)
+            self._take_note([fault for name, fault in self._retraining.faults.items() if fault is not before.get(name)])
             self._held.announce()  # to the deployment: there may be a champion
         return handed > 0
 
-    def _take_note(self, fault: MailtideError | None) -> None:
-        self.fault = fault
-        if fault is None:
-            self._pause = FIRST_PAUSE_SECONDS
+    def _take_note(self, new: list[MailtideError]) -> None:
+        """Tells what stands in the way, and when it is tried again; ``new`` are the faults that were not told yet."""
+        for fault in new:
+            log.warning("the run cannot go on: %s", fault)
+        if self.fault is None:
+            self._pause, self._retry_at = FIRST_PAUSE_SECONDS, None
             self._board.training_is(TrainingState())
             return
-        log.warning("the run cannot go on: %s", fault)
-        self._board.training_is(TrainingState("stuck", text=str(fault)))
-        self._retry_at = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        self._board.training_is(TrainingState("stuck", text=str(self.fault)))
+        if new:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _revive(self) -> None:
+        """Takes up what was set aside. A run that was decided meanwhile, as by `forget`, is no fault any more."""
         with self._held.reading() as store:
-            pending = [undecided(store, mailbox) for mailbox in mailboxes(store)]
-        for request in pending:
+            pending = {mailbox: undecided(store, mailbox) for mailbox in mailboxes(store)}
+        for mailbox, request in pending.items():
             if request is not None:
                 revive(self._bus, request)
+            elif self._retraining.faults.pop(mailbox, None) is not None:
+                self._take_note([])
 
     def _step(self, step: Step) -> None:
         self._board.training_is(TrainingState.of(step))
