@@ -107,7 +107,14 @@ class RemoteStore(Store):
         return self._items("iter_threads", mailbox, window_idx, overlap)
 
     def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:
-        return self._items("all_messages", mailbox, first)
+        """In order of arrival, so that it goes on behind the last one where the owner stops in between."""
+        try:
+            for message in self._items("all_messages", mailbox, first):
+                yield message
+                first = message.arrival_ordinal + 1
+        except OwnerGone:
+            self._next = self._elsewhere()
+            yield from self._next.all_messages(mailbox, first)
 
     def messages_by_key(self, mailbox: str, keys: Iterable[str]) -> dict[str, StoredMessage]:
         return cast("dict[str, StoredMessage]", self._ask("messages_by_key", mailbox, list(keys)))

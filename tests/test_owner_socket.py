@@ -218,8 +218,8 @@ def test_an_owner_that_stops_is_told_as_such(filled: Home) -> None:
 
 
 def test_who_reads_goes_on_when_the_owner_stops_and_another_one_starts(filled: Home) -> None:
-    count, messages = "SELECT count(*) FROM messages", store_of(filled, None, None, writes=False)
-    with messages as alone:
+    count = "SELECT count(*) FROM messages"
+    with store_of(filled, None, None, writes=False) as alone:
         expected, keys = alone.scalar(count), [message.message_key for message in alone.all_messages("main")]
     with held(filled):
         store = store_of(filled, None, None, writes=False)
@@ -235,6 +235,12 @@ def test_who_reads_goes_on_when_the_owner_stops_and_another_one_starts(filled: H
         assert [message.message_key for message in store.all_messages("main")] == keys
         assert isinstance(store, RemoteStore)
         assert store.owner_state() == {"feeds": 2}, "of the one that has it now"
+    with held(filled):
+        store = store_of(filled, None, None, writes=False)
+        messages = store.all_messages("main")
+        begun = [next(messages).message_key]
+    with store:
+        assert begun + [message.message_key for message in messages] == keys
     with writer, pytest.raises(StoreError, match="has stopped; run the same command again"):
         writer.query("SELECT 1")  # whoever writes cannot know what was written
 
