@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipeline.arrival.people import PeopleKey
 from pipeline.config.configuration import rows
@@ -121,15 +122,18 @@ def test_the_commands_of_the_readme_run(folder: Path) -> None:
         assert done.stdout.strip(), f"mailtide {shlex.join(arguments)} says nothing"
 
 
-def test_every_list_can_be_shown_before_and_after_mail_came(folder: Path) -> None:
+def test_every_list_can_be_shown_before_and_after_mail_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [name.split() for name, _ in commands() if name.split()[-1] in ("list", "windows", "runs", "journal", "status")]
     assert len(lists) >= 7
-    for step in (["init"], ["import", "archive.mbox"]):
-        assert run(step, folder).returncode == 0
+    archive = tmp_path / "archive.mbox"
+    write_mailbox(archive, seed=3, messages=60)
+    monkeypatch.setenv("MAILTIDE_HOME", str(tmp_path / "home"))
+    for step in (["init"], ["import", str(archive)]):
+        assert CliRunner().invoke(cli, step).exit_code == 0
         for name in lists:
             for given in (name, [*name, "--json"]):
-                done = run(given, folder)
-                assert done.returncode == 0, f"mailtide {shlex.join(given)}\n{done.stderr}"
+                done = CliRunner().invoke(cli, given, catch_exceptions=False)
+                assert done.exit_code == 0, f"mailtide {shlex.join(given)}\n{done.stderr}"
                 assert done.stdout.strip()
 
 

@@ -55,18 +55,29 @@ def test_a_run_that_lost_one_of_its_processes_is_told_from_one_that_failed() -> 
     assert said == {"run_id": "r", "ok": False, "vanished": True, "error": "one was killed", "hint": "again"}
 
 
-def test_only_answers_reach_its_output_and_it_ends_with_its_input(tmp_path: Path) -> None:
+TALKATIVE = """
+import os, sys
+from retrain.worker import own_stdout, serve
+
+def job(run_id, observe):
+    print("a library in Python")
+    os.write(1, b"and one in C")
+
+serve(sys.stdin, own_stdout(), job)
+"""
+
+
+def test_only_answers_reach_its_output_and_it_ends_with_its_input() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "retrain.worker", "--home", str(tmp_path)],
-        input='{"run_id": "unknown"}\n',
+        [sys.executable, "-c", TALKATIVE],
+        input='{"run_id": "first"}\n{"run_id": "second"}\n',
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
         check=True,
     )
-    (answer,) = [json.loads(line) for line in done.stdout.splitlines()]
-    assert answer["ok"] is False
-    assert "request.json cannot be read" in answer["error"]
+    assert [json.loads(line)["run_id"] for line in done.stdout.splitlines()] == ["first", "second"]
+    assert (done.stderr.count("a library in Python"), done.stderr.count("and one in C")) == (2, 2)
 
 
 PARENT = """
