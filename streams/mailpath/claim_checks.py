@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,10 +63,13 @@ class ClaimChecks:
     def sweep(self, days: float) -> int:
         """Removes files older than the topics keep the records that refer to them; returns how many."""
         oldest = time.time() - days * 86_400
-        old = [file for file in self._folder.glob("*/*") if file.stat().st_mtime < oldest]
-        for file in old:
-            file.unlink(missing_ok=True)
-        return len(old)
+        removed = 0
+        for file in self._folder.glob("*/*"):
+            with suppress(FileNotFoundError):  # another feeder sweeps as well
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
+                    removed += 1
+        return removed
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / name

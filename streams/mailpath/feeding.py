@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 0.01
 WAIT_SECONDS = 300.0
 STOP_LOOK_SECONDS = 0.2
+SWEEP_SECONDS = 86_400.0
 STOP_SECONDS = 5.0
 """How long a source that is being read may take to come back when the role stops."""
 
@@ -122,7 +123,6 @@ class _Feeding:
 
     async def run(self) -> None:
         await check_topics(self._settings)
-        self._claims.sweep(self._settings.retention_days)
         self._outlet = await Outlet.opened(self._settings, linger=LINGER_SECONDS)
         try:
             self._partitions = await self._outlet.partitions(self._topic)
@@ -142,7 +142,7 @@ class _Feeding:
         await self._announce()
         lives = {asyncio.create_task(self._live(way)) for way in self._ways.values()}
         stopped = asyncio.create_task(self._watch())
-        beside = {stopped, asyncio.create_task(self._follow(follower))}
+        beside = {stopped, asyncio.create_task(self._follow(follower)), asyncio.create_task(self._sweep())}
         pending = set(lives)
         try:
             while pending and not stopped.done():
@@ -180,6 +180,12 @@ class _Feeding:
                 log.warning("%s: its owner went back to number %d", way.feed.name, progress.last_number)
                 way.start_again()
         await self._move()
+
+    async def _sweep(self) -> None:
+        """Removes the files that no record refers to any more, for as long as mail is fed."""
+        while True:
+            await asyncio.to_thread(self._claims.sweep, self._settings.retention_days)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _watch(self) -> None:
         """Ends when ``stop`` is set; meanwhile looks for mail that got lost on its way."""
