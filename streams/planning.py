@@ -194,15 +194,14 @@ def shape_of_base(request: RunRequest) -> Shape | None:
 
 def measured(store: Store, home: Home, request: RunRequest) -> Measured | None:
     """From the newest finished run of the mailbox on the same base; None before the first."""
-    rows = store.fetch(
-        RequestRow,
-        "mailbox = ? AND run_id IN (SELECT run_id FROM run_results)",
+    finished = store.query(
+        'SELECT run_id FROM requests WHERE mailbox = ? AND run_id IN (SELECT run_id FROM run_results) ORDER BY "at" DESC',
         [request.mailbox],
-        '"at" DESC',
     )
-    for row in rows:
+    for (run_id,) in finished:
+        (row,) = store.fetch(RequestRow, "run_id = ?", [run_id])
         earlier = RunRequest.model_validate_json(row.request)
-        folder = home.run(row.run_id)
+        folder = home.run(run_id)
         if earlier.base == request.base and (folder / RESULT).is_file():
             result = read_result(folder)
             trained = read_schedule(folder / SCHEDULE).trained(result.steps, earlier.settings.train.accumulation)

@@ -10,7 +10,6 @@ from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.runs.requests import read_request, read_result
-from pipeline.store.rows import RequestRow
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
@@ -90,8 +89,8 @@ class Judge:
                 try_to_write_report(store, self._home, request.run_id)
             else:
                 decision = fail_run(store, request, payload.detail, utc_now(), "gate")
-            rows = store.fetch(RequestRow, "mailbox = ?", [request.mailbox], '"at" DESC')
-        for run_id in drop_older(self._home, [row.run_id for row in rows], self._settings.train.keep_sets):
+            made = store.query('SELECT run_id FROM requests WHERE mailbox = ? ORDER BY "at" DESC', [request.mailbox])
+        for run_id in drop_older(self._home, [run_id for (run_id,) in made], self._settings.train.keep_sets):
             log.info("the training set of run %s is not kept any longer", run_id)
         self.decisions[payload.run_id] = decision
 
