@@ -18,7 +18,7 @@ from pipeline.runs.plan import Prepared
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.halves import selecting_threads
-from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
+from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks, val_threads
 from retrain.evaluation.losses import losses_of, nats_of, version_of
 from retrain.evaluation.references import Reference, adapter_folder
 from retrain.models.attention import kernels
@@ -122,7 +122,7 @@ def open_study(
     sample = frozen_sample(every, request.new_windows, settings.eval.max_chunks)
     reader = Reader(home, request, tokenizer, context)
     by_id = reader.examples([chunk.chunk_id for chunk in sample])
-    threads = selecting_threads((chunk.thread_id for chunk in every if chunk.split is Split.VAL), settings.min_threads)
+    threads = selecting_threads(val_threads(every), settings.min_threads)
     selecting = None
     if threads is not None:
         selecting = frozenset(chunk.chunk_id for chunk in sample if chunk.split is Split.VAL and chunk.thread_id in threads)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.config.settings import ModelSettings
 from pipeline.domain import Split
 from pipeline.runs.runfiles import Exclusions, Loss
-from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
+from retrain.evaluation.heldout import SCHEMA, HeldOut, frozen_sample, held_out_chunks, val_threads
 from retrain.evaluation.losses import EVAL_VERSION, nats_of
 from retrain.evaluation.results import cells, entries
 from retrain.models.base import learn_tokenizer, new_network
@@ -30,20 +31,24 @@ def held_out(count: int, windows: int = 5) -> list[HeldOut]:
     ]
 
 
+def table_of(chunks: list[HeldOut]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(chunk) for chunk in chunks], schema=SCHEMA)
+
+
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 20))
 def test_what_leaves_the_sample_does_not_come_back(older: int, newer: int, most: int) -> None:
     chunks = held_out(older + newer)
-    before = {chunk.chunk_id for chunk in frozen_sample(chunks[:older], (), most)}
-    after = {chunk.chunk_id for chunk in frozen_sample(chunks, (), most)}
+    before = {chunk.chunk_id for chunk in frozen_sample(table_of(chunks[:older]), (), most)}
+    after = {chunk.chunk_id for chunk in frozen_sample(table_of(chunks), (), most)}
     old = {chunk.chunk_id for chunk in chunks[:older]}
     assert after & old <= before
 
 
 def test_new_windows_are_measured_whole_and_the_rest_within_the_cap() -> None:
     chunks = held_out(100)
-    sample = frozen_sample(chunks, {4}, 10)
-    new = [chunk for chunk in chunks if chunk.window_idx == 4]
-    assert {chunk.chunk_id for chunk in new} <= {chunk.chunk_id for chunk in sample}
+    sample = frozen_sample(table_of(chunks), {4}, 10)
+    new = {chunk.chunk_id for chunk in chunks if chunk.window_idx == 4}
+    assert new <= {chunk.chunk_id for chunk in sample}
     assert len(sample) <= len(new) + 20
     assert [chunk.split for chunk in sample] == sorted((chunk.split for chunk in sample), reverse=True)
 
@@ -54,10 +59,11 @@ def test_excluded_and_trained_chunks_are_never_held_out(tmp_path: Path) -> None:
     request = room.ask()
     every = held_out_chunks(room.home, request, Exclusions())
     held = {chunk.thread_id: chunk.split for chunk in letters(0) if chunk.split is not Split.TRAIN}
-    assert {chunk.thread_id for chunk in every} == set(held)
-    gone = every[0].thread_id
+    assert set(every["thread_id"].to_pylist()) == set(held)
+    assert val_threads(every) == {thread for thread, split in held.items() if split is Split.VAL}
+    gone = every["thread_id"][0].as_py()
     left = held_out_chunks(room.home, request, Exclusions(threads=frozenset({gone})))
-    assert {chunk.thread_id for chunk in left} == set(held) - {gone}
+    assert set(left["thread_id"].to_pylist()) == set(held) - {gone}
 
 
 def test_a_loss_depends_neither_on_its_company_nor_on_the_number_of_cores() -> None:

@@ -16,7 +16,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.chunking.shards import CHUNK_FIELDS, erase_texts, read_meta, read_texts, verify_shard, write_shard
+from pipeline.chunking.shards import (
+    CHUNK_FIELDS,
+    erase_texts,
+    read_meta,
+    read_rows,
+    read_texts,
+    verify_shard,
+    write_shard,
+)
 from pipeline.domain import Chunk, Split, Tier
 from pipeline.errors import ShardError
 from pipeline.home import sha256_file
@@ -53,6 +61,9 @@ def test_the_same_chunks_give_the_same_bytes_and_any_text_is_found(tmp_path: Pat
 
     ids = {chunks[place].chunk_id for place in wanted if place < count}
     assert set(read_texts(tmp_path / "one", first.chunks_sha256, ids)) == ids
+    every = read_meta(tmp_path / "one", first.chunks_sha256).to_pylist()
+    rows = read_rows(tmp_path / "one", first.chunks_sha256, {*ids, "elsewhere"})
+    assert rows.to_pylist() == [row for row in every if row["chunk_id"] in ids]
 
 
 def test_metadata_holds_no_text(tmp_path: Path) -> None:

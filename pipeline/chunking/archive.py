@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.chunking.shards import (
     CHUNK_SCHEMA,
@@ -22,6 +21,7 @@ from pipeline.chunking.shards import (
     TEXT_SCHEMA,
     erase_texts,
     read_meta,
+    read_rows,
     read_texts,
 )
 from pipeline.home import Home, atomic_path, sha256_file
@@ -39,7 +39,7 @@ def write_training_set(home: Home, request: RunRequest, chunk_ids: Collection[st
     folder = home.run(request.run_id) / TRAINING_SET
     if (folder / CHUNKS).is_file():
         return
-    wanted = pa.array(sorted(chunk_ids), pa.string())
+    wanted = set(chunk_ids)
     with (
         atomic_path(folder / CHUNKS) as chunks_file,
         atomic_path(folder / TEXT) as text_file,
@@ -48,11 +48,9 @@ def write_training_set(home: Home, request: RunRequest, chunk_ids: Collection[st
     ):
         for shard in request.shards:
             source = home.root / shard.path
-            ids = read_meta(source, shard.sha256, columns=("chunk_id",))["chunk_id"]
-            if not pc.any(pc.is_in(ids, value_set=wanted)).as_py():
+            table = read_rows(source, shard.sha256, wanted)
+            if not table.num_rows:
                 continue
-            table = read_meta(source, shard.sha256)
-            table = table.filter(pc.is_in(table["chunk_id"], value_set=wanted))
             metadata.write_table(table)
             texts = list(read_texts(source, shard.sha256, table["chunk_id"].to_pylist()).items())
             for first in range(0, len(texts), ROWS_AT_ONCE):

@@ -123,6 +123,18 @@ def read_meta(folder: Path, sha256: str, *, columns: Sequence[str] | None = None
     return table if columns is None else table.select(list(columns))
 
 
+def read_rows(folder: Path, sha256: str, wanted: Collection[str], *, columns: Sequence[str] | None = None) -> pa.Table:
+    """:func:`read_meta` of those of the chunks ``wanted`` (a set) that the shard has, in its order.
+
+    A shard that has none of them is read for its ids alone: most of an archive, where a run asks for its own chunks.
+    """
+    ids = read_meta(folder, sha256, columns=("chunk_id",))["chunk_id"].to_pylist()
+    places = pa.array([place for place, chunk_id in enumerate(ids) if chunk_id in wanted], pa.int64())
+    if not len(places):
+        return pa.schema([CHUNK_SCHEMA.field(name) for name in columns or CHUNK_SCHEMA.names]).empty_table()
+    return read_meta(folder, sha256, columns=columns).take(places)
+
+
 def read_texts(
     folder: Path, sha256: str, wanted: Collection[str] | None, *, excluded: Collection[str] = ()
 ) -> dict[str, str]:
@@ -137,7 +149,7 @@ def read_texts(
         raise ShardError(f"{folder / CHUNKS} holds no chunk {min(unknown)}", hint="ask the shard of the chunk's window")
     found: dict[str, str] = {}
     for chunk_id, text in _stored_texts(folder, keep):
-        _check_text(folder, chunk_id, text, digests)
+        check_text(folder / TEXT, chunk_id, text, digests[chunk_id])
         found[chunk_id] = text
     if missing := keep - set(found) - set(excluded):
         raise _missing(folder, missing)
@@ -151,11 +163,17 @@ def verify_shard(folder: Path, sha256: str, *, excluded: Collection[str] = ()) -
     for chunk_id, text in _stored_texts(folder, None):
         if chunk_id not in digests or chunk_id in seen:
             raise ShardError(f"{folder / TEXT} holds text {chunk_id} that belongs to no chunk or twice", hint=RESTORE)
-        _check_text(folder, chunk_id, text, digests)
+        check_text(folder / TEXT, chunk_id, text, digests[chunk_id])
         seen.add(chunk_id)
     if missing := set(digests) - seen - set(excluded):
         raise _missing(folder, missing)
     return ShardDigests(len(digests), sha256, sha256_file(folder / TEXT))
+
+
+def check_text(path: Path, chunk_id: str, text: str, sha256: str) -> None:
+    """Raises ``ShardError`` when the file ``path`` holds another text of a chunk than was recorded."""
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        raise ShardError(f"{path}: the text of chunk {chunk_id} is not the one recorded", hint=RESTORE)
 
 
 def erase_texts(folder: Path, chunk_ids: Collection[str]) -> str:
@@ -207,11 +225,6 @@ def _stored_texts(folder: Path, keep: set[str] | None) -> Iterator[tuple[str, st
                             yield chunk_id, text.as_py()
     except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as reason:
         raise ShardError(f"{path} cannot be read ({reason})", hint=RESTORE) from reason
-
-
-def _check_text(folder: Path, chunk_id: str, text: str, digests: dict[str, str]) -> None:
-    if hashlib.sha256(text.encode()).hexdigest() != digests[chunk_id]:
-        raise ShardError(f"{folder / TEXT}: the text of chunk {chunk_id} is not the one recorded", hint=RESTORE)
 
 
 def _missing(folder: Path, chunk_ids: Collection[str]) -> ShardError:

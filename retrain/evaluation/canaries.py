@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 
 from pipeline.chunking.shards import read_meta, read_texts
@@ -31,12 +32,12 @@ class Exposed:
     exposure: float
 
 
-def planted(home: Home, request: RunRequest, trained: Collection[str]) -> Iterator[tuple[str, int, str]]:
-    """Chunk id, window and text of the canaries among the chunks that were trained on. Raises ``ShardError``."""
+def planted(home: Home, request: RunRequest) -> Iterator[tuple[str, int, str]]:
+    """Chunk id, window and text of the canaries in the request's shards. Raises ``ShardError``."""
     for shard in request.shards:
         folder = home.root / shard.path
         meta = read_meta(folder, shard.sha256, columns=("chunk_id", "thread_id"))
-        ids = [row["chunk_id"] for row in meta.to_pylist() if row["thread_id"] == CANARY and row["chunk_id"] in trained]
+        ids = meta.filter(pc.equal(meta["thread_id"], CANARY))["chunk_id"].to_pylist()
         texts = read_texts(folder, shard.sha256, ids, excluded=ids) if ids else {}
         yield from ((chunk_id, shard.window_idx, texts[chunk_id]) for chunk_id in ids if chunk_id in texts)
 

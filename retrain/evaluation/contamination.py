@@ -8,31 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.chunking.chunks import message_slices, read_slice
-from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.chunking.shards import read_rows, read_texts
 from pipeline.copies.shingles import CONTAINED, LEAST_WORDS, LONG_RUN, held_in, runs, words_of
-from pipeline.domain import Split
 from pipeline.home import Home
 from pipeline.intervals import proportion_interval
 from pipeline.runs.harms import Figure
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions
-from pipeline.sampling.objectives import read_examples
-from retrain.evaluation.heldout import HeldOut, frozen_sample
+from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks
 
 MOST = 100
 """Near copies per split that are measured at most: enough to see an effect, and little work."""
-COLUMNS = ("chunk_id", "thread_id", "window_idx", "split", "new_from")
 
 
 def left_out_copies(home: Home, request: RunRequest, exclusions: Exclusions) -> list[HeldOut]:
     """The val and test chunks that left evaluation as near copies and for nothing else, at most :data:`MOST` per split."""
-    found = []
-    for shard in request.shards if exclusions.copies else ():
-        for row in read_examples(home, request, shard, columns=COLUMNS).to_pylist():
-            if row["chunk_id"] in exclusions.copies and row["thread_id"] not in exclusions.threads:
-                found.append(HeldOut(**{**row, "split": Split(row["split"])}))
-    return frozen_sample([one for one in found if one.split is not Split.TRAIN], (), MOST)
+    if not exclusions.copies:
+        return []
+    every = held_out_chunks(home, request, Exclusions(threads=exclusions.threads))
+    return frozen_sample(every.filter(pc.is_in(every["chunk_id"], value_set=pa.array(sorted(exclusions.copies)))), (), MOST)
 
 
 def contamination_evidence(home: Home, request: RunRequest, judging: Sequence[HeldOut], trained: Collection[str]) -> Figure:
@@ -55,8 +53,7 @@ def _new_messages(home: Home, request: RunRequest, wanted: set[str]) -> Iterator
     """The new messages of chunks, as words, with the chunk's id."""
     for shard in request.shards:
         folder = home.root / shard.path
-        meta = read_meta(folder, shard.sha256, columns=("chunk_id", "starts", "n_context")).to_pylist()
-        rows = [row for row in meta if row["chunk_id"] in wanted]
+        rows = read_rows(folder, shard.sha256, wanted, columns=("chunk_id", "starts", "n_context")).to_pylist()
         texts = read_texts(folder, shard.sha256, [row["chunk_id"] for row in rows]) if rows else {}
         for row in rows:
             for part in message_slices(texts[row["chunk_id"]], row["starts"])[row["n_context"] :]:

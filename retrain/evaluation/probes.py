@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.domain import Split
 from pipeline.home import Home
 from pipeline.intervals import proportion_interval
 from pipeline.privacy.flags import HurtfulWords, flags_of
 from pipeline.runs.harms import Figure
 from pipeline.runs.plan import parent_coverage
+from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions, Loss
 from pipeline.sampling.coverage import read_coverage
 from retrain.evaluation.canaries import canary_evidence, exposures, planted
@@ -57,10 +61,10 @@ def probe(
     home: Home, study: Study, base: Path, own: Reference, written: Sequence[Written]
 ) -> tuple[Measured, list[Figure]]:
     """What was found, for ``eval_results.json``, and the figures that the gate may object to. Raises ``ShardError``."""
-    lineage = parent_coverage(home, study.request)
     trained = {example.chunk_id for batch in study.batches for example in batch.examples}
-    ever = trained if lineage is None else trained | set(read_coverage(lineage)["chunk_id"].to_pylist())
-    canaries = list(planted(home, study.request, ever))
+    canaries = list(planted(home, study.request))
+    ever = trained | _trained_before(home, study.request, [chunk_id for chunk_id, _, _ in canaries])
+    canaries = [canary for canary in canaries if canary[0] in ever]
     remembered = []
     if canaries:
         with study.serving(own):
@@ -75,6 +79,15 @@ def probe(
     ]
     figures = [flagged, canary_evidence(remembered), contamination_evidence(home, study.request, judging, trained)]
     return {"safety": safety, "canaries": [asdict(one) for one in remembered]}, figures
+
+
+def _trained_before(home: Home, request: RunRequest, chunk_ids: Sequence[str]) -> set[str]:
+    """Those of ``chunk_ids`` that earlier runs of the lineage trained on."""
+    lineage = parent_coverage(home, request)
+    if lineage is None or not chunk_ids:
+        return set()
+    covered = read_coverage(lineage)["chunk_id"]
+    return set(covered.filter(pc.is_in(covered, value_set=pa.array(chunk_ids))).to_pylist())
 
 
 def safety_of(written: Sequence[Written]) -> tuple[Measured, Figure]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chunking.archive import archived_texts
-from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.chunking.shards import read_rows, read_texts
 from pipeline.errors import ShardError
 from pipeline.home import Home
 from pipeline.runs.requests import RunRequest, ShardRef
@@ -45,16 +45,14 @@ class Reader:
         texts: dict[str, str] = {}
         for shard in self.request.shards:
             folder = self.home.root / shard.path
-            meta = read_meta(folder, shard.sha256, columns=("chunk_id",))["chunk_id"].to_pylist()
-            here = [chunk_id for chunk_id in meta if chunk_id in ids]
+            here = read_rows(folder, shard.sha256, ids, columns=("chunk_id",))["chunk_id"].to_pylist()
             if not here:
                 continue
             kept = cache.read(shard, here)
             order += here
             found |= kept
             if len(kept) < len(here):
-                rows = read_meta(folder, shard.sha256, columns=COLUMNS).to_pylist()
-                lacking[shard] = [row for row in rows if row["chunk_id"] in ids and row["chunk_id"] not in kept]
+                lacking[shard] = read_rows(folder, shard.sha256, set(here) - set(kept), columns=COLUMNS).to_pylist()
                 if archive is None:
                     texts |= read_texts(folder, shard.sha256, [row["chunk_id"] for row in lacking[shard]])
         if archive is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.chunking.shards import CHUNK_SCHEMA, SHARD_FORMAT
+from pipeline.chunking.shards import CHUNK_SCHEMA, SHARD_FORMAT, read_rows
 from pipeline.config.settings import EvalSettings, ModelSettings, ReplayCaps, ReplaySettings, TrainSettings
 from pipeline.home import Home, sha256_file
 from pipeline.parquet import with_note, write_table
@@ -24,6 +24,7 @@ from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.coverage import COVERAGE_SCHEMA, write_coverage
 from pipeline.sampling.manifest import build_manifest, read_manifest, write_manifest
 from pipeline.sampling.replay import build_schedule
+from retrain.evaluation.heldout import frozen_sample, held_out_chunks
 from tests.bench.forked import Spent, in_fork
 from tests.bench.rows import BenchRow
 
@@ -129,6 +130,21 @@ def bench_replay(quick: bool = False) -> list[BenchRow]:
 
             return work
 
+        def reading() -> int:
+            asked = request(home, shards, "", ReplaySettings())
+            return len(
+                frozen_sample(held_out_chunks(home, asked, Exclusions()), asked.new_windows, EvalSettings().max_chunks)
+            )
+
+        def finding() -> int:
+            asked = request(home, shards, "", ReplaySettings())
+            table = read_manifest(manifest_file).table
+            mine = set(table["chunk_id"].to_pylist())
+            columns = ("chunk_id", "starts", "n_context")
+            return sum(
+                read_rows(home.root / shard.path, shard.sha256, mine, columns=columns).num_rows for shard in asked.shards
+            )
+
         def schedule() -> tuple[int, float]:
             manifest = read_manifest(manifest_file)
             started = time.monotonic()
@@ -136,6 +152,7 @@ def bench_replay(quick: bool = False) -> list[BenchRow]:
             return int(built.table.num_rows), time.monotonic() - started
 
         default = in_fork(manifest(ReplaySettings()))
+        found, sampled = in_fork(finding), in_fork(reading)
         uncapped = in_fork(manifest(wide))
         scheduled = in_fork(schedule)
         rows, seconds = scheduled.result
@@ -143,6 +160,10 @@ def bench_replay(quick: bool = False) -> list[BenchRow]:
     what = f"{chunks:,} chunks in {shards:,} shards"
     return [
         *_rows(f"manifest over {what}", default, 10.0, 2.5, f"default caps, {default.result:,} rows"),
+        *_rows(f"chunks of that manifest found in {shards:,} shards", found, None, None, f"{found.result:,} rows"),
+        *_rows(
+            f"val and test sample of {what}", sampled, None, None, f"{sampled.result:,} measured, the new windows whole"
+        ),
         *_rows(f"manifest over {what}, hardly capped", uncapped, None, None, f"{uncapped.result:,} rows"),
         *_rows(f"schedule of {uncapped.result:,} chunks", building, 3.0, None, f"two epochs, {rows:,} rows"),
     ]
