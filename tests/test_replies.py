@@ -21,13 +21,16 @@ from pipeline.domain import Chunk, Split, StoredMessage, Tier
 from pipeline.errors import ConfigError, NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.runs.plan import prepare_run
+from pipeline.runs.replyfiles import Given, read_reply_losses
 from pipeline.runs.runfiles import read_losses
 from pipeline.sampling.manifest import read_manifest
 from pipeline.sampling.objectives import eval_version, owner_of, reply_places
 from registry.evidence import gather
+from retrain.evaluation.asking import Asking, choose_replies
 from retrain.evaluation.losses import EVAL_VERSION
 from retrain.models.base import learn_tokenizer
 from retrain.run import execute
+from retrain.search.gold import Mail
 from retrain.training.batches import Example, collate
 from retrain.training.dialogues import Template
 from retrain.training.replies import ReplyEncoder, dialogue_of
@@ -158,6 +161,37 @@ def test_the_built_in_model_reads_the_thread_as_chunks_write_it() -> None:
         "<s>Subject: the boat\n⁂ Bob Barker, 2026-03-01 00:00\nShall we sail?\n⁂ reply\nGladly, at noon.\n⁂\n"
         "⁂ Cem Celik, 2026-03-01 00:02\nMe too.\n⁂ reply\nGood.\n⁂"
     )
+
+
+@pytest.mark.parametrize("name", ["plain", *TEMPLATES])
+def test_a_reply_is_asked_about_as_it_is_learned(name: str) -> None:
+    learned = encoded(chunk_of(DIALOGUE[:2]), name)
+    lead = "⁂ Bob Barker, 2026-03-01 00:00\n"
+    parent = Mail("m0", 0, None, "t", Split.VAL, "the boat", "Shall we sail?", lead=lead, author=sender_key(OTHER))
+    reply = Mail("m1", 1, "m0", "t", Split.VAL, "the boat", "Gladly, at noon.", author=sender_key(OWNER))
+    asking = Asking(tokenizer(), 4096, 512, 8, template=template(name))
+    put = asking.put(reply, Given.PARENT, [parent])
+    assert put.prompt == learned.ids[: learned.label_from]
+    assert put.example.ids == learned.ids[: len(put.example.ids)]
+    assert tokenizer().decode(list(put.example.ids[put.example.label_from :])) == "Gladly, at noon."
+    ends = template(name).pieces(2)[1].rest
+    asked = Asking(tokenizer(), 100, 512, 8, template=template(name))
+    cut = asked.put(reply, Given.RETRIEVED, [replace(parent, words="sail " * 200)])
+    assert len(cut.example.ids) <= 100 and cut.prompt[-len(ends) :] == ends, (
+        "whatever is cut, the answer begins where it should"
+    )
+
+
+def test_only_what_the_owner_answered_to_others_is_asked_about() -> None:
+    said = [OTHER, OWNER, THIRD, OWNER, OWNER]
+    thread = [
+        Mail(f"m{i}", i, f"m{i - 1}" if i else None, "t", Split.VAL, "the boat", f"words {i}", author=sender_key(author))
+        for i, author in enumerate(said)
+    ]
+    everyone = choose_replies(thread, Split.VAL, 9, lambda reply: True)
+    owners = choose_replies(thread, Split.VAL, 9, lambda reply: True, KEYS)
+    assert {reply.key for reply, _ in everyone.replies} == {"m1", "m2", "m3", "m4"}
+    assert {reply.key for reply, _ in owners.replies} == {"m1", "m3"} and owners.too_long == 0
 
 
 def test_replies_of_earlier_windows_are_read() -> None:
@@ -313,6 +347,15 @@ def test_a_run_on_replies_is_measured_on_them_and_its_champion_anew(tmp_path: Pa
     assert {loss.chunk_id for loss in champion} == {
         c.chunk_id for w in (0, 1) for c in letters(w) if c.chunk_id in replied and c.split in (Split.VAL, Split.TEST)
     }
+    owners = {
+        key
+        for w in (0, 1)
+        for c in letters(w)
+        for key, author in zip(c.message_keys, c.authors, strict=True)
+        if author in KEYS
+    }
+    asked = read_reply_losses(room.home.run(request.run_id) / "replies.parquet")
+    assert asked and {one.message_key for one in asked} <= owners and {one.eval_version for one in asked} == {version}
     evidence = gather(room.home, request, result, first.adapter_id)
     assert evidence.new.unpaired == 0 and evidence.old is not None and evidence.old.unpaired == 0
     assert len(evidence.new.threads) + len(evidence.old.threads) > 0

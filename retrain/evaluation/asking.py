@@ -7,13 +7,16 @@ earlier ones, which tells knowledge from mere company; and the mail it answers, 
 
 The reply is never cut: one that takes more than half of the context is not asked about. What is cut is the mail given, each
 at its end to its share of the room. The best stands last, next to the reply.
+
+Where a run learns replies, the replies asked about are its owner's, and all stands in the chat template in which they are
+learned: subject and mails given in the user's turn, the words of the reply in the answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ from pipeline.runs.replyfiles import Given
 from retrain.search.engines import Engine
 from retrain.search.gold import PARENT, Asked, Mail, queries_of
 from retrain.training.batches import AS_WRITTEN, Example
+from retrain.training.dialogues import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,16 @@ class Chosen:
     too_long: int
 
 
-def choose_replies(mails: Sequence[Mail], split: Split, most: int, fits: Callable[[Mail], bool]) -> Chosen:
+def choose_replies(
+    mails: Sequence[Mail],
+    split: Split,
+    most: int,
+    fits: Callable[[Mail], bool],
+    owner: Collection[str] | None = None,
+) -> Chosen:
     """At most ``most`` replies by hash, so that as mail arrives the highest hash let in falls, and what is left of a sample
-    is a part of it. Who counts as a reply: see :func:`retrain.search.gold.queries_of`."""
+    is a part of it. Who counts as a reply: see :func:`retrain.search.gold.queries_of`; with ``owner`` (keyed addresses)
+    only what the owner answered to somebody else."""
     by_key = {mail.key: mail for mail in mails}
     asked = sorted(queries_of(mails, split, asked=Asked.SUBJECT), key=lambda query: _rank(query.key))
     chosen: list[tuple[Mail, Mail]] = []
@@ -59,9 +70,11 @@ def choose_replies(mails: Sequence[Mail], split: Split, most: int, fits: Callabl
         if len(chosen) == most:
             break
         reply = by_key[query.key]
+        parent = by_key[next(key for key, grade in query.grades.items() if grade == PARENT)]
+        if owner is not None and (reply.author not in owner or parent.author in owner):
+            continue
         if fits(reply):
-            parent = next(key for key, grade in query.grades.items() if grade == PARENT)
-            chosen.append((reply, by_key[parent]))
+            chosen.append((reply, parent))
         else:
             too_long += 1
     return Chosen(tuple(chosen), too_long)
@@ -87,11 +100,17 @@ def given_mails(
 
 class Asking:
     """Puts replies into tokens. ``most`` bounds the tokens of mail given, however large the context is; ``reserve`` are
-    kept for a reply to be written where the real one is shorter."""
+    kept for a reply to be written where the real one is shorter. With ``template`` the reply is an answer in it, without
+    one it goes on the text of the mails."""
 
-    def __init__(self, tokenizer: Any, context: int, most: int, reserve: int) -> None:
+    def __init__(self, tokenizer: Any, context: int, most: int, reserve: int, *, template: Template | None = None) -> None:
         self._tokenizer = tokenizer
-        self._start = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+        if template is None:
+            self._opening = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+            self._answering: tuple[int, ...] | None = None
+        else:
+            opening, answering, _ = template.pieces(2)
+            self._opening, self._answering = opening.rest, answering.rest
         self._context = context
         self._most = most
         self._reserve = min(reserve, context // 2)
@@ -102,12 +121,13 @@ class Asking:
 
     def put(self, reply: Mail, given: Given, mails: Sequence[Mail]) -> Trial:
         """The reply after ``mails``, which are cut to share the room that it leaves."""
-        subject, lead, words = (self._tokens(text) for text in (f"Subject: {reply.subject}\n", reply.lead, reply.words))
+        subject, words = self._tokens(f"Subject: {reply.subject}\n"), self._tokens(reply.words)
+        lead = self._tokens(reply.lead) if self._answering is None else self._answering
         free = self._context - max(len(words), self._reserve)
-        room = min(self._most, free - len(self._start) - len(subject) - len(lead))
+        room = min(self._most, free - len(self._opening) - len(subject) - len(lead))
         share = max(0, room) // max(1, len(mails))
         read = [token for mail in mails for token in self._tokens(f"{mail.lead}{mail.words}\n")[:share]]
-        before = (*self._start, *subject, *read, *lead)[:free]
+        before = (*(*self._opening, *subject, *read)[: max(0, free - len(lead))], *lead)[:free]
         ids = (*before, *words)
         digest = hashlib.sha256(f"{len(before)}:{','.join(map(str, ids))}".encode()).hexdigest()
         example = Example(digest, ids, max(1, len(before)), len(reply.words.encode()))

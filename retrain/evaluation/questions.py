@@ -12,7 +12,7 @@ from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, read_reply_losse
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import Exclusions
 from retrain.evaluation.asking import Asking, Trial, choose_replies, given_mails
-from retrain.evaluation.losses import EVAL_VERSION
+from retrain.evaluation.losses import version_of
 from retrain.evaluation.writing import WRITTEN, Written, read_written, write_replies, write_written
 from retrain.models.model import load_tokenizer
 from retrain.models.pen import Pen
@@ -20,6 +20,7 @@ from retrain.search.bm25 import Bm25Index
 from retrain.search.gold import Mail
 from retrain.search.retrieval import index_of, read_mails
 from retrain.study import Study
+from retrain.training.dialogues import Template
 
 FORETOLD, WROTE = "replies", "written"
 """Folders of a run's replies as each checkpoint foretold and wrote them, which stay when its weights go."""
@@ -52,16 +53,20 @@ class Questions:
 
 
 def open_questions(home: Home, study: Study, exclusions: Exclusions, base: Path) -> Questions:
-    """Reads the mail of the run's shards, and asks about at most ``eval.max_replies`` replies of each split."""
+    """Reads the mail of the run's shards, and asks about at most ``eval.max_replies`` replies of each split: those of the
+    mailbox's owner, in the chat template, where the run learns replies."""
     request, settings = study.request, study.request.settings.eval
     mails = read_mails(home, request.shards, exclusions)
     index = index_of(mails)
     tokenizer = load_tokenizer(base)
-    asking = Asking(tokenizer, study.context, settings.rag_tokens, settings.generate_tokens)
+    template = owner = None
+    if request.settings.model.objective == "reply":
+        template, owner = Template.of(tokenizer, builtin=request.base.kind == "builtin"), frozenset(request.owner)
+    asking = Asking(tokenizer, study.context, settings.rag_tokens, settings.generate_tokens, template=template)
     put: list[Trial] = []
     too_long: dict[Split, int] = {}
     for split in (Split.VAL, Split.TEST):
-        chosen = choose_replies(mails, split, settings.max_replies, asking.fits)
+        chosen = choose_replies(mails, split, settings.max_replies, asking.fits, owner)
         too_long[split] = chosen.too_long
         for reply, parent in chosen.replies:
             given = given_mails(reply, parent, mails, index, settings.rag_k)
@@ -97,7 +102,7 @@ def ask(study: Study, questions: Questions, put: Sequence[Trial], adapter_id: st
             read_sha256=one.example.chunk_id,
             nll=nats[one.example.chunk_id],
             n_tokens=one.example.n_labels,
-            eval_version=EVAL_VERSION,
+            eval_version=study.version,
         )
         for one in put
     ]
@@ -135,7 +140,7 @@ def _known(home: Home, request: RunRequest) -> dict[Read, float]:
         (loss.adapter_id, loss.checkpoint, loss.read_sha256): loss.nll
         for run_id in _runs(request)
         for loss in read_reply_losses(home.run(run_id) / REPLIES)
-        if loss.eval_version == EVAL_VERSION
+        if loss.eval_version == version_of(request)
     }
 
 

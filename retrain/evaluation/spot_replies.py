@@ -45,6 +45,7 @@ def make_sheet(home: Home, check: Check, known: Mapping[tuple[str, str], str], r
     from retrain.models.model import context_of, load_tokenizer
     from retrain.search.gold import Asked, queries_of
     from retrain.search.retrieval import read_mails
+    from retrain.training.dialogues import Template
 
     mails = {mail.key: mail for mail in read_mails(home, check.shards, check.exclusions)}
     judging = gating_threads((mail.thread_id for mail in mails.values() if mail.split is Split.VAL), check.min_threads)
@@ -53,7 +54,9 @@ def make_sheet(home: Home, check: Check, known: Mapping[tuple[str, str], str], r
     folder = locate(home, check.base, check.model)
     tokenizer = load_tokenizer(folder)
     context = context_of(AutoConfig.from_pretrained(str(folder), local_files_only=True), check.model)
-    asking = Asking(tokenizer, context, MOST_READ, check.tokens)
+    answers = check.model.objective == "reply"
+    template = Template.of(tokenizer, builtin=check.base.kind == "builtin") if answers else None
+    asking = Asking(tokenizer, context, MOST_READ, check.tokens, template=template)
     drawn: list[tuple[Mail, Trial]] = []
     for query in asked:
         reply = mails[query.key]

@@ -30,7 +30,8 @@ class Asked(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Mail:
     """A mail as it is searched for and asked with; ``words`` are its own, or the full text where it has none (``quoted``,
-    as far as that is known). ``lead`` is the line that leads it in a chunk, where it was read from one."""
+    as far as that is known). ``lead`` is the line that leads it in a chunk, where it was read from one, and ``author`` the
+    keyed address that the shard recorded."""
 
     key: str
     ordinal: int
@@ -41,6 +42,7 @@ class Mail:
     words: str
     quoted: bool = False
     lead: str = ""
+    author: str = ""
 
     @property
     def document(self) -> str:

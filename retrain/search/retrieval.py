@@ -25,7 +25,7 @@ from retrain.search.rankings import DEPTH, NDCG, Ranked, judge
 MAX_CANDIDATES = 10_000
 """Mails in the index, those of the newest windows, so that a run's cost does not grow with the archive."""
 
-COLUMNS = ("chunk_id", "thread_id", "split", "message_keys", "starts", "ordinals", "parents", "n_context")
+COLUMNS = ("chunk_id", "thread_id", "split", "message_keys", "starts", "ordinals", "parents", "authors", "n_context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ def _new_mails(row: Mapping[str, Any], text: str) -> list[Mail]:
             subject,
             read_slice(part).words,
             lead=part[: part.index("\n") + 1],
+            author=row["authors"][place] if row["authors"] else "",
         )
         for place, (key, ordinal, parent, part) in enumerate(
             zip(row["message_keys"], row["ordinals"], row["parents"], slices, strict=True)
