@@ -46,12 +46,14 @@ IN_STEPS = frozenset({"base", "train"})
 
 
 def stage_line(stage: str, done: float, total: float, text: str, figures: Figures, *, share: bool = True) -> str:
-    """What a run does now in one line: the stage, how far it is in steps or (with ``share``) as a share, what it says, and
-    its figures."""
+    """What a run does now in one line: the stage, how far it is in steps or (with ``share``) as a share, its figures, and
+    what it says, which a narrow terminal may cut off. A notice is what it says alone."""
     far = f"{100 * done / total:.0f} %" if total and share else ""
     parts = [" ".join(part for part in (stage, far, text) if part), figures.words]
     if total and stage in IN_STEPS:
-        parts = [f"{stage} step {done:,.0f} of {total:,.0f}", text, figures.words]
+        parts = [f"{stage} step {done:,.0f} of {total:,.0f}", figures.words, text]
+    if text and not total:
+        parts = [f"{stage}: {text}", figures.words]
     return ", ".join(part for part in parts if part)
 
 
@@ -69,7 +71,8 @@ def time_left(seconds: float) -> str:
 
 
 class NowAndThen:
-    """Logs the steps of runs: the first of each stage, then one a minute."""
+    """Logs the steps of runs: the first of each stage, then one a minute, and every notice, which is a step without a
+    total."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -80,7 +83,7 @@ class NowAndThen:
     def hear(self, step: Step) -> None:
         """Takes note of a step, and logs it when it is time to."""
         now, stage = self._clock(), (step.run_id, step.stage)
-        if stage == self._stage and now - self._said_at < LOG_EVERY_SECONDS:
+        if stage == self._stage and now - self._said_at < LOG_EVERY_SECONDS and step.total:
             return
         self._stage, self._said_at = stage, now
         self._log.info(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import RetrySettings
 from pipeline.errors import RunError, UsageError
 from pipeline.home import write_atomic
+from pipeline.runs.attempts import Attempts, write_attempts
 from pipeline.runs.replyfiles import REPLIES, Given, ReplyLoss, write_reply_losses
 from registry.gate import Ruling
 from streams.report.page import page
@@ -163,4 +165,10 @@ def test_selection_and_summary_are_shown_where_a_run_wrote_them(runs: Finished) 
     path.write_text(json.dumps(results))
     text = write_report(runs.store, runs.home, newest(runs)).read_text()
     assert "12.5" in text and "ppl&lt;=10" in text and "Weighted: the highest score." in text
+    assert "Attempt 1" not in text
+    retry = RetrySettings(attempts=1)
+    write_attempts(path.parent, Attempts(before=5.0).after(10, 4.995, 1e-3, retry).after(10, 4.9, 5e-4, retry))
+    text = write_report(runs.store, runs.home, newest(runs)).read_text()
+    assert "Attempt 1, learning rate 0.001: loss 5.000 -&gt; 4.995 at step 10." in text
+    assert "Attempt 2, learning rate 0.0005: loss 5.000 -&gt; 4.900 at step 10, kept." in text
     assert "champion 13.8<br>bare base 1,234.5<br>few threads, n = 40" in text, "whom it replaces comes first"

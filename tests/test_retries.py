@@ -15,6 +15,7 @@ from retrain.progress import Progress
 from retrain.run import execute
 from retrain.training.metrics import read_metrics
 from retrain.training.retries import MOVED, settled
+from streams.course import course_of, kept_checkpoint
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 
 RETRY = RetrySettings(attempts=2, threshold=0.05, factor=0.5)
@@ -92,10 +93,14 @@ def quiet(progress: Progress) -> None:
     """Hears nothing."""
 
 
+heard: list[Progress] = []
+"""What the undisturbed run said."""
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mailroom, RunRequest, RunResult]:
     room, request = room_that_retries(tmp_path_factory.mktemp("home"), 0.02)
-    return room, request, execute(room.home, request.run_id, quiet)
+    return room, request, execute(room.home, request.run_id, heard.append)
 
 
 def bytes_of(room: Mailroom, request: RunRequest) -> dict[str, str]:
@@ -115,6 +120,21 @@ def test_another_attempt_is_made_and_each_is_recorded(undisturbed: tuple[Mailroo
     assert max(record.lr for record in read_metrics(folder / "metrics.jsonl")) == pytest.approx(0.003)
     assert max(record.lr for record in read_metrics(folder / "attempts" / "1" / "metrics.jsonl")) == pytest.approx(0.3)
     assert len(read_metrics(folder / "metrics.jsonl")) == result.steps
+    first, second = attempts.made
+    course = course_of(room.home, request, result)
+    assert course == (
+        f"attempt 1, learning rate 0.3: loss {attempts.before:.3f} -> {first.loss:.3f} at step {first.step}",
+        f"attempt 2, learning rate 0.003: loss {attempts.before:.3f} -> {second.loss:.3f} at step {second.step}, kept",
+    )
+    early = course_of(room.home, request, result.model_copy(update={"steps": result.steps - 1}))
+    assert f"stopped early after step {result.steps - 1} of {result.steps}" in early[-1]
+    assert "the lowest perplexity" in kept_checkpoint(folder, result)
+    (said,) = [one.text for one in heard if one.step == "train" and not one.total]
+    assert said.startswith("attempt 2 of at most 2, learning rate 0.003: the loss fell by -")
+    assert {one.text.partition(",")[0] for one in heard if one.loss is not None and one.step == "train"} == {
+        "attempt 1 of at most 2",
+        "attempt 2 of at most 2",
+    }
 
 
 def test_off_by_default_and_enough_at_once_is_one_attempt(tmp_path: Path) -> None:
@@ -126,6 +146,17 @@ def test_off_by_default_and_enough_at_once_is_one_attempt(tmp_path: Path) -> Non
     result = execute(room.home, request.run_id, quiet)
     assert [attempt.number for attempt in result.attempts] == [1]
     assert not (room.home.run(request.run_id) / "attempts").exists()
+
+
+def test_where_val_is_too_small_to_choose_a_run_trains_once_and_says_so(tmp_path: Path) -> None:
+    room, request = room_that_retries(tmp_path, 9.0)
+    room.lineage.settings = request.settings.model_copy(update={"min_threads": 20})
+    request = room.ask()
+    said: list[Progress] = []
+    result = execute(room.home, request.run_id, said.append)
+    assert result.attempts == () and not (room.home.run(request.run_id) / ATTEMPTS).exists()
+    (notice,) = [one.text for one in said if one.step == "train" and not one.total]
+    assert notice.startswith("no early stopping and no second attempt: val holds fewer than 40 threads")
 
 
 class Crash(Exception):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
 
 from retrain.training.metrics import StepRecord
 from retrain.training.pace import Pacing
+from streams.cli.output import progress as shown
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.wording import training_line
 from streams.runner import Step
@@ -49,8 +53,8 @@ TRAINING = Step("0a", "train", 30, 120, "epoch 1, 4100 tokens", 4.1234, 3400.4, 
 
 
 def test_a_step_in_one_line() -> None:
-    assert step_line(TRAINING) == "train step 30 of 120, epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left"
-    assert step_line(Step("0a", "train", 30, 0, "memory ran out")) == "train memory ran out"
+    assert step_line(TRAINING) == "train step 30 of 120, loss 4.123, 3,400 tokens/s, 4 min left, epoch 1, 4100 tokens"
+    assert step_line(Step("0a", "train", 30, 0, "memory ran out")) == "train: memory ran out"
     assert step_line(Step("0a", "evaluate", 1, 2, "a1 step-000050")) == "evaluate a1 step-000050"
     assert [time_left(seconds) for seconds in (0.4, 89, 91, 5300, 7810)] == ["0 s", "89 s", "2 min", "88 min", "2 h 10 min"]
 
@@ -59,8 +63,54 @@ def test_status_and_the_daemons_line_tell_the_same() -> None:
     board = Board(7, datetime(2026, 1, 1), ("train",))
     board.training_is(TrainingState.of(TRAINING))
     line = training_line(board.state)
-    assert "run 0a: train step 30 of 120, epoch 1, 4100 tokens, loss 4.123, 3,400 tokens/s, 4 min left" in line
+    assert "run 0a: train step 30 of 120, loss 4.123, 3,400 tokens/s, 4 min left, epoch 1, 4100 tokens" in line
     assert board.state.training.words == step_line(TRAINING)
+
+
+def test_a_notice_waits_for_no_minute(caplog: pytest.LogCaptureFixture) -> None:
+    log = NowAndThen(logging.getLogger("training"), lambda: 10.0)
+    with caplog.at_level(logging.INFO, "training"):
+        log.hear(Step("0a", "train", 1, 10, "text"))
+        log.hear(Step("0a", "train", 0, 0, "attempt 2 of at most 3"))
+        log.hear(Step("0a", "train", 2, 10, "text"))
+    assert [one.message for one in caplog.records] == [
+        "run 0a: train step 1 of 10, text",
+        "run 0a: train: attempt 2 of at most 3",
+    ]
+
+
+def test_elsewhere_than_on_a_terminal_a_notice_is_a_line_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown("retrain main", guess=False) as bar:
+        bar.update(1, 10, "step 1 of 10")
+        bar.update(2, 10, "step 2 of 10")
+        bar.update(0, 0, "train: attempt 2 of at most 3")
+        bar.update(3, 10, "step 3 of 10")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["retrain main  10 % step 1 of 10", "retrain main train: attempt 2 of at most 3"]
+
+
+SHOW = """
+from streams.cli.output import progress
+from streams.runner import Step
+from streams.telling import step_line
+with progress("retrain main", guess=False) as bar:
+    step = Step("0a", "train", 30, 120, "attempt 2 of at most 3, epoch 1, 4100 tokens", 4.1234, 3400.4, 250.0)
+    bar.update(step.done, step.total, step_line(step))
+    bar.update(0, 0, "train: memory ran out")
+"""
+
+
+def test_a_narrow_terminal_shows_loss_rate_and_time_left() -> None:
+    """What is cut off there is what matters least."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", SHOW], stderr=theirs, env=environment, timeout=60, check=False)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as terminal:
+        seen = terminal.read1(100_000).decode()
+    assert done.returncode == 0
+    assert "retrain main train step 30 of 120, loss 4.123, 3,400 tokens/s, 4 min left" in seen
+    assert "retrain main train: memory ran out" in seen
 
 
 def test_a_log_hears_of_each_stage_at_once_and_of_its_steps_now_and_then(caplog: pytest.LogCaptureFixture) -> None:

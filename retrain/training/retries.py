@@ -45,11 +45,14 @@ def train_until_better(study: Study, folder: Path, progress: Observer) -> str | 
     while found.kept is None:
         earlier = found
         lr = earlier.next_lr(settings.lr, retry)
+        number = f"attempt {len(earlier.made) + 1} of at most {retry.attempts + 1}"
         if earlier.made:
             restore(study.model, start)
-            text = f"attempt {len(earlier.made) + 1}, learning rate {lr:g}: the loss fell by less than {retry.threshold:g}"
+            gained = earlier.before - min(attempt.loss for attempt in earlier.made)
+            short = f"the loss fell by {gained:.3f} nats per token, less than {retry.threshold:g}"
+            text = f"{number}, learning rate {lr:g}: {short}"
             progress(Progress(study.request.run_id, "train", 0, 0, text))
-        unfinished = train(study, folder, progress, lr=lr)
+        unfinished = train(study, folder, progress, lr=lr, attempt=number)
         if unfinished is not None:
             return unfinished
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.capacity.passes import Passes, read_changes, write_changes
+from pipeline.config.settings import TrainSettings
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import private_dir
@@ -22,13 +23,13 @@ from retrain.training.tracking import trackers
 from retrain.training.trainer import Training, fit
 
 
-def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = None) -> str | None:
+def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = None, attempt: str = "") -> str | None:
     """Trains to the end, or to where early stopping ends it, going on from the newest checkpoint of the run's folder.
 
     When memory runs out it goes on from there too, with half as much in the model at once and the same steps; a CPU first
     takes one pass at a time, which changes no bit. Raises ``RunError`` when a single chunk is too much. Of several
     processes one that ran out leaves the others waiting: it says so, and all must be started again. Else the answer is
-    None. ``lr`` is the peak learning rate, that of the settings unless given.
+    None. ``lr`` is the peak learning rate, that of the settings unless given; ``attempt`` says which of several this is.
     """
     settings = study.request.settings.train
     place = private_dir(folder / CHECKPOINTS)
@@ -56,7 +57,11 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
         clock=study.clock,
     )
     start = trained_state(study.model)
-    while not _fits(study, training, progress):
+    if study.selecting is None and (settings.patience or settings.retry.attempts):
+        progress(
+            Progress(study.request.run_id, "train", 0, 0, nobody_chooses(settings, study.request.settings.min_threads))
+        )
+    while not _fits(study, training, progress, attempt):
         free_memory()
         done = checkpoints.newest_whole(place)
         if done is None:
@@ -76,16 +81,29 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
     return None
 
 
-def _fits(study: Study, training: Training, progress: Observer) -> bool:
+def nobody_chooses(settings: TrainSettings, min_threads: int) -> str:
+    """What a run is told that has settings for val threads to choose by, and too few of them."""
+    without = ["early stopping"] if settings.patience else []
+    without += ["second attempt"] if settings.retry.attempts else []
+    return (
+        f"no {' and no '.join(without)}: val holds fewer than {2 * min_threads} threads (twice gate.min_threads), "
+        "which all judge, so that none may choose"
+    )
+
+
+def _fits(study: Study, training: Training, progress: Observer, attempt: str) -> bool:
     """Trains on from the newest checkpoint; False when memory ran out on the way."""
     folder, run_id, first = training.folder, study.request.run_id, study.compute.ranks.first
     done = checkpoints.newest_whole(folder / CHECKPOINTS)
     pacing = Pacing(sum(len(example.ids) for batch in study.batches for example in batch.examples))
     begun = done.step if done else 0
+    made: StepRecord | None = None
     with ExitStack() as written:
         metrics = written.enter_context(MetricsFile(folder / METRICS, begun)) if first else None
 
         def on_step(record: StepRecord) -> None:
+            nonlocal made
+            made = record
             if metrics is None:
                 return
             metrics.add(record)
@@ -96,7 +114,7 @@ def _fits(study: Study, training: Training, progress: Observer) -> bool:
                     "train",
                     record.step,
                     record.steps,
-                    f"epoch {record.epoch + 1}, {record.tokens:,} tokens",
+                    ", ".join(filter(None, (attempt, f"epoch {record.epoch + 1}", f"{record.tokens:,} tokens"))),
                     record.loss,
                     pace.tokens_per_second if pace else None,
                     pace.seconds_left if pace else None,
@@ -110,6 +128,10 @@ def _fits(study: Study, training: Training, progress: Observer) -> bool:
             if not is_out_of_memory(error):
                 raise
             return False
+    if first and made is not None and made.step < made.steps:
+        patience = study.request.settings.train.patience
+        text = f"stopped early after step {made.step} of {made.steps}: {patience} checkpoints in a row were no better"
+        progress(Progress(run_id, "train", made.step, 0, text))
     return True
 
 

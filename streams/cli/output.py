@@ -145,8 +145,10 @@ def _print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 class Progress:
     """Reports how far something is, on stderr: a bar on a terminal; elsewhere a line now and then, every few seconds at
-    first and every minute of what takes long. ``guess``: the bar guesses the time left, where no text tells it."""
+    first and every minute of what takes long. ``guess``: the bar guesses the time left, where no text tells it; a text that
+    does needs the room of the bar on a terminal of fewer than ``WIDE`` columns."""
 
+    WIDE = 120
     LINE_EVERY_S, LINE_EVERY_S_AT_MOST = 5.0, 60.0
 
     def __init__(self, label: str, *, quiet: bool = False, guess: bool = True) -> None:
@@ -160,7 +162,8 @@ class Progress:
         self._printed = ""
 
     def update(self, done: float, total: float, text: str = "") -> None:
-        """``done`` of ``total`` in any one unit; ``text`` says what just happened."""
+        """``done`` of ``total`` in any one unit; ``text`` says what just happened. Without a total that is a notice, which
+        stays on a terminal and waits for no pause elsewhere."""
         if self._quiet:
             return
         if sys.stderr.isatty():
@@ -172,20 +175,28 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
         if self._bar is None:
+            console = Console(stderr=True)
+            told_by_text = not self._guess and console.width < self.WIDE
             self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(self.label))),
+                *(() if told_by_text else (BarColumn(),)),
+                TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+                *(() if told_by_text else (TimeElapsedColumn(),)),
                 *((TimeRemainingColumn(),) if self._guess else ()),
                 TextColumn("{task.fields[text]}"),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
             )
             self._bar.start()
             self._task = self._bar.add_task(self.label, text="")
+        if text and not total:
+            if text != self._printed:
+                self._printed = text
+                self._bar.console.print(f"{self.label} {text}", markup=False, highlight=False, soft_wrap=True)
+            return
         self._bar.update(self._task, completed=done, total=total or 1, text=text)
 
     def _line(self, done: float, total: float, text: str) -> None:
@@ -194,10 +205,11 @@ class Progress:
         now = time.monotonic()
         self._began_at = self._began_at or now
         pause = min(max(self.LINE_EVERY_S, (now - self._began_at) / 20), self.LINE_EVERY_S_AT_MOST)
-        if self._printed_at and now - self._printed_at < pause:
+        notice = bool(text and not total)
+        if self._printed_at and now - self._printed_at < pause and not notice:
             return
-        share = f"{100 * done / total:3.0f} %" if total else ""
-        line = f"{self.label} {share} {text}".rstrip()
+        share = f" {100 * done / total:3.0f} %" if total else ""
+        line = f"{self.label}{share} {text}".rstrip()
         if line != self._printed:
             self._printed_at, self._printed = now, line
             click.echo(line, err=True)

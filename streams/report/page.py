@@ -200,10 +200,11 @@ def _losses(story: Story) -> str:
 
 def _selection(story: Story) -> str:
     choice = story.results.get("selection")
+    told = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in story.course)
     if choice is None:
-        return ""
+        return told
     weights = ", ".join(f"{part} {weight:.2f}" for part, weight in choice["weights"].items())
-    told = f"<p>{escape(choice['reason'][:1].upper() + choice['reason'][1:])}.</p>"
+    told += f"<p>{escape(choice['reason'][:1].upper() + choice['reason'][1:])}.</p>"
     if weights:
         told += f'<p class="soft">Weights of the parts that differ: {escape(weights)}. In brackets: 0 worst, 1 best.</p>'
     return told + selection(choice)

@@ -23,6 +23,7 @@ from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, PersonRow
 from registry.decide import Decision, decision_of
 from registry.decided import request_of
+from streams.course import course_of
 from streams.data_report import DataReport, data_report
 
 EXAMPLES = 5
@@ -75,7 +76,8 @@ class Rehearsed:
 @dataclass(frozen=True, slots=True)
 class Story:
     """Everything on the page. ``steps`` are the lines of ``metrics.jsonl``, ``results`` is ``eval_results.json``;
-    ``decision`` is None while there is none, ``tiers`` are empty where the settings limited no quality tier."""
+    ``decision`` is None while there is none, ``tiers`` are empty where the settings limited no quality tier, ``course``
+    where training went straight to its end."""
 
     request: RunRequest
     result: RunResult
@@ -87,6 +89,7 @@ class Story:
     data: DataReport
     tiers: tuple[TierUse, ...]
     examples: Mapping[str, tuple[Example, ...]]
+    course: tuple[str, ...]
 
 
 def gather_story(store: Store, home: Home, named: str) -> Story:
@@ -113,6 +116,7 @@ def gather_story(store: Store, home: Home, named: str) -> Story:
         data=data_report(store, request.mailbox),
         tiers=read_manifest(folder / MANIFEST).tiers,
         examples=_examples(store, request, result, folder),
+        course=course_of(home, request, result),
     )
 
 
