@@ -220,6 +220,8 @@ def without_times(rows: dict[str, Any]) -> dict[str, Any]:
 def test_a_small_study_from_archives_to_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_mailbox(tmp_path / "one.mbox", seed=3, months=3, messages=230)
     write_mailbox(tmp_path / "two.mbox", seed=4, months=2, messages=70)
+    assert study(tmp_path, mails=1000) == 3
+    assert "ends before its windows are full" in capsys.readouterr().err, "and what is asked next takes its place"
     page = tmp_path / "docs" / "page.md"
     assert study(tmp_path, "--json", "--into", str(page), "--name", "shift") == 0
     rows = rows_of(capsys.readouterr().out)
@@ -246,3 +248,7 @@ def test_a_small_study_from_archives_to_a_page(tmp_path: Path, capsys: pytest.Ca
 
     assert study(tmp_path, **{"val-chunks": 4}) == 2
     assert "other sizes" in capsys.readouterr().err
+    with (tmp_path / "two.mbox").open("ab") as archive:
+        archive.write(b"From a@b.example Mon Mar  2 10:00:00 2026\nSubject: more\n\nmore\n")
+    assert study(tmp_path) == 2
+    assert "other mail" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
-from pipeline.home import Home, private_dir, write_atomic
+from pipeline.home import Home, private_dir, sha256_file, write_atomic
 from pipeline.runs.requests import ShardRef
 from streams.forgetting.windows import Cut, import_windows
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrain.forgetting.material import Material, Sizes
 
 STUDY, SHARDS = "study.json", "shards.json"
+HOME, BASE, TRAININGS = "home", "base", "trainings"
 
 SMALL = (
     "split.train=0.6",
@@ -105,11 +106,11 @@ def run_study(
     shards = _shards(folder, settings, archives, cut, on_progress)
     compute = choose_compute(settings.model, settings.train.threads)
     material = prepare(
-        Home(folder / "home"),
+        Home(folder / HOME),
         shards,
         settings,
         sizes,
-        folder / "base",
+        folder / BASE,
         compute,
         lambda step: on_progress(step.step, step.steps, "the base"),
     )
@@ -136,7 +137,8 @@ def gather(
     """The figures of what is kept in ``folder``."""
     import numpy as np
 
-    from retrain.forgetting.chains import BASE, SHARED
+    from retrain.forgetting.chains import BASE as UNTRAINED
+    from retrain.forgetting.chains import SHARED
     from retrain.forgetting.figures import draw_threads, figures, matrix, rare_senders, rises, window_losses
     from retrain.forgetting.kept import Place
 
@@ -148,17 +150,17 @@ def gather(
     for arm in arms:
         measured, costs = [], []
         for seed in range(seeds):
-            place = Place(folder / "trainings" / arm.folder / f"seed={seed}")
+            place = Place(folder / TRAININGS / arm.folder / f"seed={seed}")
             done = [window for window in material.windows if place.done(window)]
             losses = {window: place.losses(window) for window in done}
             if arm.placement != "full":
-                losses[material.windows[0]] = Place(folder / "trainings" / SHARED / f"seed={seed}").losses(0)
+                losses[material.windows[0]] = Place(folder / TRAININGS / SHARED / f"seed={seed}").losses(0)
             measured.append(losses)
             costs.append(tuple(place.cost(window) for window in done))
         found = matrix(chunks, count, measured)
         risen = rises(window_losses(found, windows, counts[:1]))[0].mean(axis=0)
         trained.append(Trained(arm, figures(found, chunks, senders, counts), risen, tuple(costs)))
-    base = matrix(chunks, count, [{0: Place(folder / "trainings" / BASE / "seed=0").losses(0)}])
+    base = matrix(chunks, count, [{0: Place(folder / TRAININGS / UNTRAINED / "seed=0").losses(0)}])
     return Study(
         archives=tuple(path.name for path in archives),
         windows=_names(archives, cut),
@@ -184,9 +186,11 @@ def _names(archives: Sequence[Path], cut: Cut) -> tuple[str, ...]:
 
 
 def _claim(folder: Path, archives: Sequence[Path], cut: Cut, sizes: Sizes, settings: Settings) -> None:
-    """Notes what the folder's study is of, or refuses when it is of something else."""
+    """Notes what the folder's study is of, or refuses when it is of something else. Where nothing was trained yet, as after
+    one that had too little mail, another takes its place."""
     said = {
         "archives": [path.name for path in archives],
+        "mail": [sha256_file(path) for path in archives if path.is_file()],
         "cut": asdict(cut),
         "sizes": asdict(sizes),
         "settings": settings.model_dump(mode="json", exclude_defaults=True),
@@ -194,12 +198,16 @@ def _claim(folder: Path, archives: Sequence[Path], cut: Cut, sizes: Sizes, setti
     path = private_dir(folder) / STUDY
     if path.is_file():
         before = json.loads(path.read_bytes())
-        other = [name for name in said if before.get(name) != said[name]]
-        if other:
+        other = [name for name in said if before.get(name, said[name]) != said[name]]
+        if other and (folder / TRAININGS).exists():
             raise UsageError(
                 f"{folder} holds a study with other {', '.join(other)}",
                 hint="name another folder with --keep, or remove it",
             )
+        if other:
+            for begun in (HOME, BASE):
+                shutil.rmtree(folder / begun, ignore_errors=True)
+            (folder / SHARDS).unlink(missing_ok=True)
     elif any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty, and no study", hint="name another folder with --keep")
     write_atomic(path, json.dumps(said, indent=1).encode() + b"\n")
@@ -210,10 +218,10 @@ def _shards(
 ) -> list[ShardRef]:
     path = folder / SHARDS
     if not path.is_file():
-        shutil.rmtree(folder / "home", ignore_errors=True)
+        shutil.rmtree(folder / HOME, ignore_errors=True)
         total = cut.windows + 1
         shards = import_windows(
-            Home(folder / "home"), settings, archives, cut, lambda done: on_progress(done, total, "windows imported")
+            Home(folder / HOME), settings, archives, cut, lambda done: on_progress(done, total, "windows imported")
         )
         if len(shards) != total:
             raise NothingToDo(f"{len(shards)} of {total} windows hold mail", hint="take more mails per window with --mails")
