@@ -72,7 +72,7 @@ def _packages() -> Iterator[Check]:
             unfit = extra in NEEDED or any(requirement.installed for requirement in wrong)
             yield Check(purpose, False if unfit else None, ", ".join(map(_wrong, wrong)), install_command(extra))
         else:
-            yield Check(purpose, True, f"all {len(asked)} fit")
+            yield Check(purpose, True, f"all {len(asked)} fit" if len(asked) > 1 else "it fits")
 
 
 def _wrong(requirement: Requirement) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class MailboxStanding:
     """One mailbox: its mail, its windows, its champion, and what is set aside. ``waiting`` counts closed windows that the
     champion's lineage has not learned; ``pending_run`` is a request without a verdict. ``promoted_at`` is when the champion
-    was promoted first, ``champion_since`` when it took its present place, as by a rollback."""
+    was promoted first, ``champion_since`` when it took its present place, as by a rollback. ``newest`` is by the mailbox's
+    clock: when a mail arrived, or what its header says, as a file copied today says nothing of an archive's age."""
 
     mailbox: str
     clock: str
@@ -101,7 +102,8 @@ def standings(store: Store) -> list[MailboxStanding]:
         SELECT b.mailbox, b.clock,
             (SELECT count(*) FROM message_rows m WHERE m.mailbox = b.mailbox),
             (SELECT count(*) FROM thread_rows t WHERE t.mailbox = b.mailbox),
-            (SELECT max(received_at) FROM message_rows m WHERE m.mailbox = b.mailbox),
+            (SELECT coalesce(max(m."date") FILTER (b.clock = 'header' AND m."date" <= m.received_at), max(m.received_at))
+             FROM message_rows m WHERE m.mailbox = b.mailbox),
             (SELECT count(*) FROM closings c WHERE c.mailbox = b.mailbox),
             (SELECT count(*) FROM closings c ANTI JOIN learned USING (mailbox, window_idx) WHERE c.mailbox = b.mailbox),
             (SELECT max(window_idx) FROM windows w WHERE w.mailbox = b.mailbox AND w.closed_at IS NULL),

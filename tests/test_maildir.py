@@ -31,6 +31,7 @@ from streams.feeds.contract import Handed
 from streams.feeds.handing import BATCH_MAILS
 from streams.feeds.listing import PAGE, base_name, delivered
 from streams.feeds.maildir import MaildirFeed
+from streams.feeds.opening import folders_left_out
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dump import rows_of, shards_of
@@ -533,3 +534,11 @@ def test_a_maildir_is_imported_as_an_mbox_is(tmp_path: Path, maildir: Maildir) -
     maildir.flag(maildir.deliver(12))
     again = json.loads(run(home, "import", str(maildir.path), "--json").stdout)
     assert (again["read"], again["new"]) == (1, 1)
+    sent = Maildir(maildir.path / ".Sent")
+    assert folders_left_out([maildir.path, sent.path]) == []
+    told = run(home, "import", str(maildir.path)).stdout
+    assert f"Left out: 1 folder inside (.Sent); name each by itself, like {sent.path}" in told
+    assert ", newest 2023-11-14" in run(home, "status").stdout, "when they were delivered"
+    replayed = make(tmp_path / "replayed")
+    run(replayed, "import", str(maildir.path), "--clock", "header")
+    assert ", newest 2015-05-22" in run(replayed, "status").stdout, "what their headers say"

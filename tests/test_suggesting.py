@@ -48,6 +48,23 @@ def test_a_suggested_command_names_the_home_that_was_given(sentence: str, told: 
     assert repeatable(sentence) == told
 
 
+def test_a_program_that_its_name_would_not_find_is_suggested_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_home(None)
+    place = tmp_path / "my venv" / "mailtide"
+    place.parent.mkdir()
+    place.write_text("#!/bin/sh\n")
+    place.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(place)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert repeatable("Next: mailtide plan") == f"Next: '{place}' plan"
+    remember_home(HOME)
+    assert repeatable("see `mailtide runs`") == f"see `'{place}' --home 'my mail' runs`"
+    monkeypatch.setenv("PATH", str(place.parent))
+    assert repeatable("see `mailtide runs`") == "see `mailtide --home 'my mail' runs`"
+
+
 def test_each_step_of_a_first_session_suggests_the_next_and_it_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

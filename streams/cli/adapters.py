@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streams.cli.origins import at_command, lineage_command
-from streams.cli.output import json_option, print_json, print_table, shown
+from streams.cli.output import json_option, print_json, print_table, say, shown
 from streams.cli.suggesting import suggest
 from streams.cli.verdicts import explain_command, what_if_command
 
@@ -76,8 +75,7 @@ def show_command(home: Home, adapter_id: str, as_json: bool) -> None:
     click.echo()
     for row in own:
         click.echo(f"{row.ordinal:>4}  {shown(row.at)}  {row.event.replace('_', ' ')}, {row.actor}")
-        for line in textwrap.wrap(row.reason, 110):
-            click.echo(f"      {line}")
+        say(f"      {row.reason}", hang="      ")
 
 
 def _entry(row: JournalRow) -> dict[str, Any]:

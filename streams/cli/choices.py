@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
-from streams.cli.output import print_table
+from streams.cli.output import print_table, say
 
 
 def tell_choice(choice: Mapping[str, Any]) -> None:
@@ -25,7 +23,7 @@ def tell_choice(choice: Mapping[str, Any]) -> None:
         rows,
         title=f"Why this checkpoint, by {choice['rule']}{f' (weights: {weights})' if weights else ''}",
     )
-    click.echo(f"{choice['chosen']}: {choice['reason']}.")
+    say(f"{choice['chosen']}: {choice['reason']}.")
 
 
 def _part(value: float | None, rescaled: float | None) -> str:

@@ -24,10 +24,10 @@ COLUMNS = {
     "senders": "senders",
     "new_senders": "new",
     "tokens": "tokens",
-    "median_tokens": "median",
+    "median_tokens": "med.",
     "p95_tokens": "p95",
     "chunks": "chunks",
-    "repeats": "repeats",
+    "repeats": "rep.",
     "excluded": "excl.",
 }
 """Figures of the table over all windows, and what they are called there."""

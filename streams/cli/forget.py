@@ -75,7 +75,7 @@ def _asked(store: Store, message: str | None, sender: str | None, thread: str | 
 
     named = [(kind, value) for kind, value in zip(Kind, (message, sender, thread), strict=True) if value is not None]
     if len(named) != 1 or not named[0][1].strip():
-        raise UsageError("what is to be erased?", hint="name one of --message ID, --sender ADDRESS, --thread ID")
+        raise UsageError("nothing says what to erase", hint="name one of --message ID, --sender ADDRESS, --thread ID")
     return Asked(the_mailbox(store, mailbox), *named[0])
 
 

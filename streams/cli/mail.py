@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli.output import json_option, print_json, print_table, progress
+from streams.cli.output import json_option, print_json, print_table, progress, say
 from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clo
         print_json(summary)
     else:
         _tell(summary, settings.window.bootstrap)
+        _tell_left_out(paths)
     tell_news(home, settings)
 
 
@@ -126,6 +127,16 @@ def _tell(summary: Summary, bootstrap: int) -> None:
         suggest(f"Window {summary.open_window} is open with {summary.open_messages:,} mails{why}.")
     if summary.windows_closed:
         suggest("Next: mailtide plan")
+
+
+def _tell_left_out(paths: tuple[Path, ...]) -> None:
+    """Folders of a Maildir++ are named one by one, and who named the outer one alone may not know."""
+    from streams.feeds.opening import folders_left_out
+
+    left = folders_left_out(paths)
+    if left:
+        names = ", ".join(path.name for path in left[:5]) + (" ..." if len(left) > 5 else "")
+        say(f"Left out: {len(left):,} folder{'s' * (len(left) > 1)} inside ({names}); name each by itself, like {left[0]}")
 
 
 @click.command("parse", short_help="Show what one mail becomes, touching nothing.")

@@ -59,7 +59,7 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
     for why in plan.refused:
         click.echo(f"  mailtide retrain refuses this run: {why}.")
     gate = settings.gate
-    click.echo(
+    say(
         f"Gate: better on new mail, at most {gate.max_loss:g} nats per token worse on old (upper bound), "
         f"{gate.max_drift:g} against the best ever; at least {gate.min_new_threads} new val threads."
     )
@@ -208,7 +208,7 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
             ],
         )
         took = ", ".join(f"{name} {value:.1f} s" for name, value in report.seconds_by_step.items())
-        click.echo(f"It took: {took}")
+        say(f"It took: {took}")
         if report.training_seconds:
             parts = ", ".join(f"{name} {value:.1f} s" for name, value in report.training_seconds.items())
-            click.echo(f"Of train: {parts}")
+            say(f"Of train: {parts}")

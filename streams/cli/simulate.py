@@ -197,7 +197,7 @@ def _tell(found: Comparison) -> None:
         pace = found.pace
         click.echo(
             f"Time: at {pace.tokens_per_second:,.0f} tokens/s and {pace.seconds_per_run:.1f} s per run beside, "
-            f"as the newest {pace.runs} run{'s' if pace.runs != 1 else ''} took here; making the base not included."
+            f"as the newest {f'{pace.runs} runs' if pace.runs != 1 else 'run'} took here; making the base not included."
         )
     if not found.as_stored:
         click.echo("The store's own windows differ from the first row: they were closed under other settings.")

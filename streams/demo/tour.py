@@ -21,6 +21,7 @@ from streams.claims import Windows
 from streams.cli.answers import tell_answer
 from streams.cli.output import print_table, progress
 from streams.cli.plans import run_table, tell_run
+from streams.cli.suggesting import program
 from streams.demo.mailbox import DemoMailbox, write_mailbox
 from streams.homes import make_home
 from streams.ingest import import_archives
@@ -131,22 +132,24 @@ def _import(home: Home, settings: Settings, archive: Path) -> int:
 
 
 def _farewell(home: Home, question: str, seconds: float) -> None:
+    typed = program()
     folder = home.root.relative_to(Path.cwd()) if home.root.is_relative_to(Path.cwd()) else home.root
     click.echo(
         f"""
 Done in {seconds:.0f} s. Everything is in {folder}. Look around:
 
-  mailtide --home {folder} status
-  mailtide --home {folder} registry list
-  mailtide --home {folder} ask "{question}"
-  mailtide --home {folder} sql "SELECT split, count(*) FROM messages GROUP BY split"
+  {typed} --home {folder} status
+  {typed} --home {folder} registry list
+  {typed} --home {folder} registry lineage
+  {typed} --home {folder} ask "{question}"
+  {typed} --home {folder} sql "SELECT split, count(*) FROM messages GROUP BY split"
 
 And on your own mail, in a home of your own:
 
-  mailtide init
-  mailtide import ~/archive.mbox
-  mailtide plan
-  mailtide retrain --confirm
-  mailtide ask "..."
+  {typed} init
+  {typed} import ~/archive.mbox
+  {typed} plan
+  {typed} retrain --confirm
+  {typed} ask "..."
 """
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,14 @@ def archive_feed(home: Home, mailbox: str, path: Path) -> ArchiveFeed:
     maildir = MaildirFeed(home, mailbox, path)
     maildir.measure()
     return maildir
+
+
+def folders_left_out(paths: Iterable[Path]) -> list[Path]:
+    """Folders of a Maildir++ inside the Maildirs that are named, without those that are named themselves."""
+    named = [path.expanduser() for path in paths]
+    known = {path.resolve() for path in named}
+    inside = (folder for path in named if (path / "cur").is_dir() for folder in path.glob(".*"))
+    return sorted(folder for folder in inside if (folder / "cur").is_dir() and folder.resolve() not in known)
 
 
 def live_feeds(home: Home, mailbox: str, settings: MailboxSettings) -> list[LiveFeed]:
