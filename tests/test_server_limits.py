@@ -206,6 +206,39 @@ def test_half_a_surrogate_pair_is_the_callers_error(kind: type[Wire], asked: dic
     assert kind.model_validate(whole)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logprobs": None, "top_logprobs": None, "prediction": None, "audio": None, "web_search_options": None},
+        {"tools": [], "tool_choice": "none", "functions": [], "function_call": "auto", "parallel_tool_calls": True},
+        {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "top_logprobs": 0, "logprobs": False},
+        {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "modalities": ["text"], "service_tier": "auto"},
+        {"user": "ann", "safety_identifier": "ann", "prompt_cache_key": "k", "metadata": {"a": "b"}, "store": False},
+        {"stream": True, "stream_options": {"include_usage": True}, "response_format": {"type": "text"}, "stop": []},
+        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [], "refusal": None, "annotations": []}]},
+    ],
+)
+def test_what_asks_for_nothing_is_taken(more: dict[str, Any]) -> None:
+    assert ChatAsked.model_validate({"model": "champion", "messages": [{"role": "user", "content": "x"}], **more})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"presence_penalty": 0.5}, "presence_penalty: is not supported; leave it out"),
+        ({"top_logprobs": 2}, "top_logprobs: is not supported; leave it out"),
+        ({"top_k": 40}, "top_k: is not supported; leave it out"),
+        ({"reasoning_effort": "low"}, "reasoning_effort: this server does not know this parameter"),
+        ({"n": 2}, "n: must be at most 1"),
+        ({"model": None}, "model: is missing"),
+    ],
+)
+def test_what_asks_for_something_else_is_refused_by_name(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        ChatAsked.model_validate({"model": "champion", "messages": [{"role": "user", "content": "x"}], **more})
+    assert invalid_request(refusal.value.errors()).message == said
+
+
 def problem(kind: str, *loc: str | int, **context: Any) -> dict[str, Any]:
     return {"type": kind, "loc": ("body", *loc), "msg": "Input should be better", "ctx": context, "input": PROMPT}
 

@@ -84,7 +84,7 @@ def _said(found: Sequence[Problem]) -> str:
         return f"must be {' or '.join(dict.fromkeys(kinds))}"
     first = next(problem for problem in found if problem["type"] not in KINDS)
     context = first.get("ctx") or {}
-    if context.get("max_length") == 0 or context.get("expected") == "False":
+    if context.get("max_length") == 0 or context.get("expected") in ("False", "0", "-1 or 0") or context.get("le") == 0:
         return SENTENCES["none_required"]
     try:
         return SENTENCES[first["type"]].format(**context)

@@ -49,7 +49,7 @@ class Message(Wire):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     refusal: None = None
-    tool_calls: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
     function_call: None = None
     audio: None = None
     annotations: list[Any] | None = Field(default=None, max_length=0)
@@ -86,6 +86,15 @@ class Asked(Wire):
     frequency_penalty: Nothing | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     user: str | None = Field(default=None, description="not looked at")
+    top_k: Literal[-1, 0] | None = Field(default=None, description="only as it means nothing")
+    min_p: Nothing | None = None
+    repetition_penalty: Annotated[float, Field(ge=1, le=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_asks_for_nothing(cls, asked: Any) -> Any:
+        """Also of what this server does not know: clients send what they leave unset as null."""
+        return {name: value for name, value in asked.items() if value is not None} if isinstance(asked, dict) else asked
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -125,12 +134,19 @@ class ChatAsked(Asked):
     )
     citations: int | None = Field(default=None, ge=1, le=50, description="mails to quote at most; default: serve.citations")
     logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
     response_format: TextFormat | None = None
+    modalities: list[Literal["text"]] | None = Field(default=None, min_length=1, max_length=1)
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
     metadata: dict[str, str] | None = Field(default=None, description="not looked at")
+    safety_identifier: str | None = Field(default=None, description="not looked at")
+    prompt_cache_key: str | None = Field(default=None, description="not looked at")
 
     @property
     def asked_tokens(self) -> int | None:
@@ -170,7 +186,7 @@ class Usage(BaseModel):
 
 
 class CitedMail(BaseModel):
-    """A mail that was quoted to the model, as ``[number]``; ``date`` is ISO 8601, UTC."""
+    """A mail that was quoted to the model, as ``[number]``; ``date`` is ISO 8601, UTC; ``passage`` is what was quoted."""
 
     number: int
     message_id: str
@@ -194,7 +210,8 @@ class ChatChoice(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """``model`` is the adapter, or the base, that wrote the answer. ``citations`` is null without retrieval."""
+    """``model`` is the adapter, or the base, that wrote the answer. ``citations`` is null without retrieval; ``notice``
+    says, where fewer mails are quoted to the model than were found, or none, that it is so and why."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -203,6 +220,7 @@ class ChatCompletion(BaseModel):
     choices: list[ChatChoice]
     usage: Usage
     citations: list[CitedMail] | None = None
+    notice: str | None = None
 
 
 class TextChoice(BaseModel):
