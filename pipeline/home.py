@@ -85,6 +85,10 @@ class Home:
         return self.root / "spotchecks" / mailbox
 
     @property
+    def external_bases(self) -> Path:
+        return self.root / "external-bases.json"
+
+    @property
     def tokenised(self) -> Path:
         return self.root / "tokenised"
 

@@ -79,6 +79,7 @@ class Explained:
 class Explanation:
     """A verdict with all that it rests on.
 
+    ``base_id`` names the base by its content, ``base`` is what ``model.base`` called it.
     ``policy_kept`` is false where the verdict did not keep its policy and that of the settings stands in. ``differences``
     are rules that the stored evidence, asked again, does not rule as the verdict does. ``missing`` says why evidence could
     not be read: then ``power`` and ``needs`` are absent. ``since`` is what people judged after the verdict, by the
@@ -93,6 +94,8 @@ class Explanation:
     reasons: tuple[str, ...]
     at: datetime
     reference: str
+    base_id: str
+    base: str
     new_windows: tuple[int, ...]
     old_windows: tuple[int, ...]
     policy: GateSettings
@@ -136,6 +139,8 @@ def explain(store: Store, home: Home, run: Decided, settings: GateSettings) -> E
         reasons=run.reasons,
         at=run.at,
         reference=request.champion.adapter_id if request.champion else f"base:{request.base.base_id}",
+        base_id=request.base.base_id,
+        base=request.settings.model.base,
         new_windows=tuple(sorted(set(request.new_windows) - set(request.old_windows))),
         old_windows=request.old_windows,
         policy=policy,

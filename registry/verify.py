@@ -7,17 +7,20 @@ them: that is no change.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.capacity.bases import folder_here
+from pipeline.capacity.content import OnRead, by_name, content_of, require_content
 from pipeline.chunking.shards import TEXT, read_meta, verify_shard
-from pipeline.errors import MailtideError, RegistryError
+from pipeline.errors import MailtideError, RegistryError, RunError
 from pipeline.home import Home, sha256_file
-from pipeline.runs.requests import REQUEST, ShardRef
+from pipeline.runs.requests import REQUEST, RunRequest, ShardRef, read_request
 from pipeline.runs.runfiles import Exclusions, read_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, ErasureRow, ExclusionRow, RequestRow, RunEventRow, ShardRow
@@ -79,6 +82,16 @@ def erased_folders(store: Store) -> frozenset[str]:
     return frozenset([*(f"adapters/{adapter_id}" for (adapter_id,) in adapters), *bases])
 
 
+def read_bases_anew(home: Home, requests: Iterable[RunRequest], on_read: OnRead) -> None:
+    """Reads every base from elsewhere that these runs stand on, once each, whatever is remembered of it: for ``verify``."""
+    bases = {
+        (request.base.path, request.settings.model.revision) for request in requests if request.base.kind == "external"
+    }
+    for folder in filter(None, (folder_here(path, revision) for path, revision in sorted(bases, key=str))):
+        with contextlib.suppress(RunError):  # said of each run that stands on it
+            content_of(home, folder, on_read, afresh=True)
+
+
 def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
     """Problems, one sentence each that begins with the file it is about; none when every byte is as it was.
 
@@ -100,6 +113,7 @@ def verify(home: Home, run_id: str, kept: Recorded | None = None) -> list[str]:
     problems += _signer_problems(home, path, receipt)
     problems += _record_problems(home, receipt, kept)
     problems += _file_problems(home.run(run_id), receipt.files)
+    problems += _base_problems(home, receipt)
     for folder in [receipt.adapter] if receipt.base is None else [receipt.adapter, receipt.base]:
         problems += _folder_problems(home, folder, kept.erased)
     claimed = _claimed_exclusions(home, receipt)
@@ -169,6 +183,25 @@ def _file_problems(folder: Path, files: Mapping[str, str]) -> Iterator[str]:
     for name, sha256 in files.items():
         if (problem := _changed(folder / name, sha256)) is not None:
             yield problem
+
+
+def _base_problems(home: Home, receipt: Receipt) -> Iterator[str]:
+    """Of a base from elsewhere, which the receipt names by its content."""
+    try:
+        request = read_request(home.run(receipt.run_id))
+    except RunError:
+        return  # told with the run's other files
+    base, revision = request.base, request.settings.model.revision
+    if base.kind == "builtin" or receipt.base_id == by_name(base.path, revision):
+        return
+    folder = folder_here(base.path, revision)
+    if folder is None:
+        yield f"{base.path} is missing: the base model {receipt.base_id} that the run was trained on"
+        return
+    try:
+        require_content(home, folder, receipt.base_id)
+    except RunError as error:
+        yield error.message
 
 
 def _folder_problems(home: Home, folder: Folder, erased: frozenset[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.capacity.content import content_of
 from pipeline.capacity.passes import read_changes
 from pipeline.chunking.archive import write_training_set
 from pipeline.domain import Role
@@ -26,7 +27,7 @@ from pipeline.sampling.coverage import coverage_after, write_coverage
 from retrain.evaluation.measure import measure
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import find_base
-from retrain.models.fitness import VOCABULARY
+from retrain.models.fitness import BASE, VOCABULARY
 from retrain.models.liger import version
 from retrain.models.model import Compute, choose_compute
 from retrain.processes.launch import train_together
@@ -108,7 +109,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         rehearsal_chunks=len(set(_rehearsed(prepared))),
         seconds=watch.seconds,
         training={part: round(spent, 3) for part, spent in study.clock.seconds.items()},
-        environment=_environment(compute, study),
+        environment=_environment(home, base, compute, study),
         passes=read_changes(folder),
         attempts=_attempts(folder),
     )
@@ -158,8 +159,9 @@ def _rehearsed(prepared: Prepared) -> Iterator[str]:
             yield from batch.chunk_ids
 
 
-def _environment(compute: Compute, study: Study) -> dict[str, str]:
+def _environment(home: Home, base: Path, compute: Compute, study: Study) -> dict[str, str]:
     settings = study.request.settings
+    external = study.request.base.kind == "external"
     return {
         **compute.environment(),
         "processes": str(settings.train.together),
@@ -168,6 +170,7 @@ def _environment(compute: Compute, study: Study) -> dict[str, str]:
         "weights": "nf4" if settings.model.quantize else "full",
         "context": str(study.context),
         VOCABULARY: study.vocabulary,
+        **({BASE: content_of(home, base).base_id} if external else {}),
     }
 
 

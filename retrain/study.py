@@ -22,7 +22,7 @@ from retrain.evaluation.heldout import HeldOut, frozen_sample, held_out_chunks, 
 from retrain.evaluation.losses import losses_of, nats_of, version_of
 from retrain.evaluation.references import Reference, adapter_folder
 from retrain.models.attention import kernels
-from retrain.models.fitness import require_adapter, require_causal, require_vocabulary, vocabulary_of
+from retrain.models.fitness import require_adapter, require_causal, require_recorded_base, require_vocabulary, vocabulary_of
 from retrain.models.liger import fuse, require_liger
 from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
@@ -107,6 +107,7 @@ def open_study(
     settings = request.settings
     tokenizer = load_tokenizer(base)
     require_vocabulary(home, request, tokenizer)
+    require_recorded_base(home, request, base)
     attention = kernels(settings.model.attention, compute)
     liger = settings.model.kernels == "liger"
     if liger:

@@ -74,5 +74,5 @@ def write_answer(
     adapter = reference(home, adapter_of(store, mailbox, adapter_id)) if adapter_id else None
     if settings.model.base == "builtin" and not generate:
         return None
-    base = base_to_ask(store, home, settings, mailbox, "leave out --generate")
+    base = base_to_ask(store, home, settings, mailbox, adapter, "leave out --generate")
     return Writer(home, settings, base, adapter, found)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.config.settings import Settings
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UsageError
 from pipeline.home import Home
 from pipeline.installing import install_hint
 from pipeline.intervals import Interval
@@ -75,9 +75,16 @@ def what_to_ask(
     _require_packages()
     here = [str(Path(name).absolute()) if is_path(name) else name for name in tasks]
     read = read_tasks(here or settings.eval.benchmarks or known_tasks(), home)
-    base = base_to_ask(store, home, settings, mailbox)
     named = [adapter_id or journal(store).champion(mailbox) or BASE, *([against] if against else [])]
-    adapters = tuple(None if name == BASE else reference(home, adapter_of(store, mailbox, name)) for name in named)
+    rows = [None if name == BASE else adapter_of(store, mailbox, name) for name in named]
+    adapters = tuple(None if row is None else reference(home, row) for row in rows)
+    base = base_to_ask(store, home, settings, mailbox, next(filter(None, adapters), None))
+    for row in filter(None, rows):
+        if row.base_id != base.base_id:
+            raise UsageError(
+                f"{row.adapter_id} stands on base {row.base_id}, and {base.base_id} is asked",
+                hint="compare adapters of one base",
+            )
     return Asked(base, adapters, tuple(read))
 
 

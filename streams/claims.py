@@ -139,7 +139,7 @@ def _first_draft(store: Store, home: Home, settings: Settings, mailbox: str, win
     if windows.each:
         shards = _one_more(store, mailbox, shards)
     state = fold(store.fetch(JournalRow, "mailbox = ?", [mailbox]))
-    base = base_of(store, settings, mailbox, shards[0])
+    base = base_of(store, home, settings, mailbox, shards[0])
     adapters = {row.adapter_id: row for row in store.fetch(AdapterRow, "mailbox = ?", [mailbox])}
     champion = _reference(home, adapters, state.champion(mailbox), base)
     parent = champion if settings.model.init_from == "champion" else None
@@ -203,12 +203,12 @@ def _chosen(
     return chosen
 
 
-def import_terms(store: Store, settings: Settings, mailbox: str) -> Terms:
+def import_terms(store: Store, home: Home, settings: Settings, mailbox: str) -> Terms:
     """What an adapter from elsewhere must fit here; raises ``NothingToDo`` before the first window has closed."""
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     if not shards:
         raise NothingToDo(f"no window of {mailbox} has closed yet", hint="bring mail in with `mailtide import PATH`")
-    return Terms(mailbox, base_of(store, settings, mailbox, shards[0]), settings.train.lora_r)
+    return Terms(mailbox, base_of(store, home, settings, mailbox, shards[0]), settings.train.lora_r)
 
 
 def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow]) -> list[ShardRow]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.capacity.bases import folder_here, not_here
+from pipeline.capacity.content import by_name, require_content
 from pipeline.errors import RegistryError
 from pipeline.home import Home, sha256_folder
 from pipeline.runs.requests import RunRequest
@@ -21,7 +23,8 @@ def tells_of_lost_device(message: str) -> bool:
 
 
 def require_inputs(home: Home, request: RunRequest) -> None:
-    """Reads all that a run reads from, and raises ``ShardError`` or ``RegistryError`` naming what is missing or changed.
+    """Reads all that a run reads from, and raises ``ShardError``, ``RegistryError`` or ``RunError`` naming what is missing
+    or was changed.
 
     Costs as much as reading every shard, so it is asked after a failure, to tell whose fault it was.
     """
@@ -36,3 +39,9 @@ def require_inputs(home: Home, request: RunRequest) -> None:
             folder = home.root / adapter.path
             if not folder.is_dir() or sha256_folder(folder) != adapter.sha256:
                 raise RegistryError(f"adapter {folder} is missing or was changed", hint="restore it from a backup")
+    model, base = request.settings.model, request.base
+    if base.kind == "external" and base.base_id != by_name(base.path, model.revision):
+        here = folder_here(base.path, model.revision)
+        if here is None:
+            raise not_here(base.path)
+        require_content(home, here, base.base_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.capacity.bases import not_here, require_usable
+from pipeline.capacity.bases import CONFIG, folder_here, not_here, require_usable
 from pipeline.capacity.footprint import Device
 from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
@@ -24,6 +24,7 @@ from pipeline.runs.runfiles import Exclusions
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
+from streams.bases import champion_elsewhere, require_kept_base
 from streams.claims import Windows, draft, last_failure, undecided
 from streams.devices import training_device
 from streams.lora import require_continuable, require_known_fields
@@ -55,8 +56,12 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
     failure = last_failure(store, request)
     if failure is not None:
         plan = replace(plan, failed=str(failure))
+    elsewhere = champion_elsewhere(store, home, request)
+    if elsewhere is not None:
+        begins = f"champion {elsewhere.adapter_id} stands on another base, {elsewhere.base.base_id} ({elsewhere.base.path})"
+        plan = replace(plan, begins=begins)
     if begun is None and not _trains_elsewhere(settings):
-        plan = replace(plan, refused=tuple(map(str, _obstacles(home, settings, request))))
+        plan = replace(plan, refused=tuple(map(str, _obstacles(store, home, settings, request))))
     shape = shape_of_base(request)
     if shape is None:
         return plan
@@ -73,7 +78,7 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
     """
     if _trains_elsewhere(settings) or undecided(store, mailbox) is not None:
         return
-    for obstacle in _obstacles(home, settings, draft(store, home, settings, mailbox, windows)):
+    for obstacle in _obstacles(store, home, settings, draft(store, home, settings, mailbox, windows)):
         raise obstacle
     room = plan_next(store, home, settings, mailbox, windows).room
     if room is not None and room.fit is Fit.NOT:
@@ -90,10 +95,11 @@ def _trains_elsewhere(settings: Settings) -> bool:
     return settings.bus.kind == "kafka" and settings.plan.gpu_gib is None
 
 
-def _obstacles(home: Home, settings: Settings, request: RunRequest) -> Iterator[RunError]:
+def _obstacles(store: Store, home: Home, settings: Settings, request: RunRequest) -> Iterator[RunError]:
     """Why the run that ``request`` asks for could not begin here, the room that it takes apart."""
     looked_at: tuple[Callable[[], None], ...] = (
         lambda: _require_base(request),
+        lambda: require_kept_base(store, home, request),
         lambda: require_known_fields(settings.train),
         lambda: require_continuable(home, request),
         lambda: _require_trackers(settings.train.report_to),
@@ -149,18 +155,16 @@ def require_kernels(settings: Settings) -> None:
 
 
 def _require_base(request: RunRequest) -> None:
-    """What is not on this disk yet, and may be fetched, is looked at when it is here."""
+    """What may be fetched, whole or the rest of it, is looked at when it is here."""
     if request.base.kind == "builtin":
         return
-    folder = Path(request.base.path).expanduser()
-    if not folder.is_dir():
-        config = _in_the_cache(request)
-        if config is None:
-            if not request.settings.model.allow_download:
-                raise not_here(request.base.path)
-            return
-        folder = config.parent
-    require_usable(folder, request.settings.model.objective)
+    model = request.settings.model
+    folder = folder_here(request.base.path, model.revision)
+    if model.allow_download and not Path(request.base.path).expanduser().is_dir():
+        return
+    if folder is None:
+        raise not_here(request.base.path)
+    require_usable(folder, model.objective)
 
 
 def room_of(request: RunRequest, plan: Plan, shape: Shape, tokens: float, device: Device) -> Room:
@@ -181,10 +185,10 @@ def shape_of_base(request: RunRequest) -> Shape | None:
     no kind that can be estimated."""
     if request.base.kind == "builtin":
         return builtin_shape(request.settings.model.builtin)
-    folder = Path(request.base.path).expanduser()
-    file = folder / "config.json" if folder.is_dir() else _in_the_cache(request)
-    if file is None:
+    folder = folder_here(request.base.path, request.settings.model.revision)
+    if folder is None:
         return None
+    file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -216,17 +220,3 @@ def _guessed_tokens(request: RunRequest, settings: Settings) -> float:
     if settings.chunk.ruler != "bytes":
         return 1.0
     return BUILTIN_TOKENS if request.base.kind == "builtin" else OTHER_TOKENS
-
-
-def _in_the_cache(request: RunRequest) -> Path | None:
-    """The configuration of a Hub id in the Hub's cache on this disk."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(request.base.path, "config.json", revision=request.settings.model.revision)
-    except HFValidationError:
-        return None
-    return Path(found) if isinstance(found, str) else None

@@ -147,6 +147,8 @@ def _prepare(home: Home, other: Home, request: RunRequest) -> None:
     for name in (*GIVEN, PASSES):
         if (home.run(request.run_id) / name).is_file():
             shutil.copyfile(home.run(request.run_id) / name, folder / name)
+    if home.external_bases.is_file():  # what a large base is need not be read again
+        shutil.copyfile(home.external_bases, other.external_bases)
     (other.root / "shards").symlink_to(home.root / "shards")
     private_dir(other.adapters)
     for adapter in {ref.adapter_id: ref for ref in (request.parent, request.champion, request.best) if ref}.values():

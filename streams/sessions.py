@@ -20,6 +20,7 @@ from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
 from registry.named import no_run
+from streams.bases import ready_base
 from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
 from streams.claims import Windows, claim, last_failure
@@ -81,6 +82,7 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
     done = 0
     with _carrier(home, settings, open_store, on_progress) as carrier:
         carrier.require()
+        ready_base(home, settings, lambda done, total: on_progress(done, total, "reading the base model, once"))
         while True:
             try:
                 with open_store() as store:

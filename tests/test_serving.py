@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
+from pipeline.capacity.content import content_of
 from pipeline.config.settings import ModelSettings
 from pipeline.errors import RunError, UsageError
 from pipeline.home import sha256_folder
@@ -162,7 +163,7 @@ def test_a_model_that_keeps_a_window_of_its_past_is_served_in_batches_that_do_no
         eos_token_id=None,
     )
     MistralForCausalLM(config).save_pretrained(str(folder))
-    base = BaseRef(kind="external", base_id="windowed", path=str(folder))
+    base = BaseRef(kind="external", base_id=content_of(served.home, folder).base_id, path=str(folder))
     with running(model_of(served, base)) as one:
         listener = Listener(one.engine)
         first = listener.ask(None, PROMPTS[4], replace(GREEDY, max_tokens=60))

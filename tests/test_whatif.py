@@ -303,7 +303,7 @@ def test_time_is_so_much_per_token_and_so_much_per_run(tmp_path: Path) -> None:
         (shard,) = store.fetch(ShardRow)
         tokens = [
             finish(done, draft),
-            finish(done, draft.model_copy(update={"base": base_of(store, Settings(), MAILBOX, shard)})),
+            finish(done, draft.model_copy(update={"base": base_of(store, done.home, Settings(), MAILBOX, shard)})),
         ]
         pace = measured_pace(store, done.home, done.settings, MAILBOX)
     assert pace == Pace(tokens_per_second=tokens[1] / 200.0, seconds_per_run=20.0, runs=1), "the other base does not count"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -25,7 +26,7 @@ def require_usable(folder: Path, objective: str) -> None:
     ``reply`` with a chat template too."""
     config = _read(folder, CONFIG)
     _require_causal(folder, config)
-    for name in _weights(folder):
+    for name in weight_files(folder):
         _require_whole(folder / name)
     _read(folder, TOKENIZER)
     if objective == "reply" and not _has_chat_template(folder):
@@ -33,6 +34,23 @@ def require_usable(folder: Path, objective: str) -> None:
             f"the base model in {folder} has no chat template, which model.objective reply writes threads with",
             hint="set model.base to a model that was made for conversations, or model.objective to cpt",
         )
+
+
+def folder_here(name: str, revision: str | None) -> Path | None:
+    """Where a base lies on this disk: a folder, or a Hub id's place in the Hub's cache; None where it does not."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def not_here(name: str) -> RunError:
@@ -56,8 +74,8 @@ def _require_causal(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _weights(folder: Path) -> list[str]:
-    """The names of the files that hold the weights."""
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files that hold the weights. Raises ``RunError`` where there are none in safetensors."""
     if (folder / INDEX).is_file():
         placed = _read(folder, INDEX).get("weight_map")
         if not isinstance(placed, dict) or not placed:

@@ -37,7 +37,8 @@ class Plan:
     ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated. ``tiers`` are
     there where the settings limit quality tiers. ``refused`` says why ``mailtide retrain`` would not ask for this run,
     each with the next step: its base, its parent or a tracker is not of use. ``failed`` says which run on just this
-    evidence failed before, and why; "" where none did.
+    evidence failed before, and why; "" where none did. ``begins`` says of a run that begins a new lineage, where there is
+    a champion, which base that stands on; else "".
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Plan:
     tiers: tuple[TierUse, ...] = ()
     refused: tuple[str, ...] = ()
     failed: str = ""
+    begins: str = ""
 
     @property
     def is_possible(self) -> bool:

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import DeployError
+from pipeline.capacity.content import require_content
+from pipeline.errors import DeployError, RunError
 from pipeline.events import AdapterPromoted
 from pipeline.home import Home, fsync_dir, private_dir
 from pipeline.runs.requests import BaseRef
@@ -98,12 +99,18 @@ class Merged:
 
 def base_folder(home: Home, base: BaseRef) -> Path:
     """Where a base lies on this disk; raises ``DeployError`` for one that is only a name."""
-    folder = home.root / base.path if base.kind == "builtin" else Path(base.path)
+    if base.kind == "builtin":
+        return home.root / base.path
+    folder = Path(base.path).expanduser()
     if not (folder / "config.json").is_file():
         raise DeployError(
             f"the base {base.base_id} is not a folder here, so nothing can be merged into it",
             hint="set model.base to the folder that holds it",
         )
+    try:
+        require_content(home, folder, base.base_id)
+    except RunError as error:
+        raise DeployError(error.message, hint=error.hint) from error
     return folder
 
 

@@ -34,6 +34,7 @@ def measure(
     from retrain.benchmarks.harness import Subject, put
     from retrain.evaluation.references import adapter_folder
     from retrain.models.base import locate
+    from retrain.models.fitness import require_made_for
     from retrain.models.model import choose_compute, context_of, load_base, load_tokenizer
 
     folder = locate(home, base, model)
@@ -41,6 +42,8 @@ def measure(
     network = load_base(folder, compute, quantize=model.quantize)
     context = context_of(network.config, model)
     folders = {ref.adapter_id: adapter_folder(home, ref) for ref in adapters if ref is not None}
+    for path in folders.values():
+        require_made_for(path, base)
     adapted = None
     for name, path in folders.items():
         if adapted is None:

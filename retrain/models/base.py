@@ -8,11 +8,8 @@ hardware, software and number of threads.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.capacity.bases import not_here, require_usable
+from pipeline.capacity.bases import require_usable
+from pipeline.capacity.content import by_name, require_content
 from pipeline.chunking.shards import read_meta, read_texts
 from pipeline.config.settings import BuiltinModel, ModelSettings
 from pipeline.domain import Split
@@ -29,6 +27,7 @@ from pipeline.errors import RunError
 from pipeline.home import Home, fsync_dir, private_dir, sha256_file
 from pipeline.runs.requests import BaseRef, RunRequest, ShardRef
 from pipeline.runs.runfiles import Exclusions
+from retrain.models.fetching import here_or_fetched
 from retrain.models.loaded import Loaded
 from retrain.models.model import Compute
 from retrain.training.batches import AS_WRITTEN, Batch, Example
@@ -46,8 +45,6 @@ ROW_TOKENS = 512
 STEP_TOKENS = 512
 """Tokens per optimizer step. Of a small fixed budget, many small steps make more than few large ones: 400,000 tokens of
 list mail end at 5.95 nats with 2,048 per step, 5.31 with 1,024 and 5.17 with 512, in the same time."""
-
-FETCHED = ("*.safetensors", "*.json", "*.model", "*.txt")
 
 
 def find_base(
@@ -78,10 +75,13 @@ def find_base(
 
 
 def locate(home: Home, base: BaseRef, model: ModelSettings) -> Path:
-    """The folder of a base that is there: a built-in one verified, an external one fetched first where that is allowed."""
+    """The folder of a base that is there: a built-in one verified, an external one fetched first where that is allowed, and
+    held against its content where the request could tell that."""
     if base.kind == "external":
-        folder = _external(base.path, model)
+        folder = here_or_fetched(base.path, model)
         require_usable(folder, model.objective)
+        if base.base_id != by_name(base.path, model.revision):
+            require_content(home, folder, base.base_id)
         return folder
     folder = home.root / base.path
     if not folder.is_dir():
@@ -206,40 +206,3 @@ def _train_texts(home: Home, shard: ShardRef, exclusions: Exclusions) -> list[st
     ]
     texts = read_texts(folder, shard.sha256, wanted)
     return [texts[chunk_id] for chunk_id in wanted]
-
-
-def _external(name: str, model: ModelSettings) -> Path:
-    """A local folder as it is; a Hub id from the Hub's cache on this disk, filled first when downloads are allowed."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=model.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError, OSError) as error:
-        if not model.allow_download:
-            raise not_here(name) from error
-    return _fetch(name, model.revision)
-
-
-def _fetch(name: str, revision: str | None) -> Path:
-    """Downloads in a process of its own, as this one was told at its start never to ask the network."""
-    program = (
-        "import json, sys; from huggingface_hub import snapshot_download; name, revision, patterns = json.load(sys.stdin); "
-        "print(snapshot_download(name, revision=revision, allow_patterns=patterns))"
-    )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        input=json.dumps([name, revision, FETCHED]),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"the base model {name} cannot be fetched ({said})", hint="check the name and the network")
-    return Path(done.stdout.strip().splitlines()[-1])

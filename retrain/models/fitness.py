@@ -13,14 +13,15 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors import safe_open
 
+from pipeline.capacity.content import content_of, told_change
 from pipeline.errors import RunError
 from pipeline.home import Home
-from pipeline.runs.requests import AdapterRef, RunRequest, read_result
+from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, read_result
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.model import Compute
 
-VOCABULARY = "vocabulary"
-"""Of a run's environment: a digest of the tokens that its model reads."""
+VOCABULARY, BASE = "vocabulary", "base"
+"""Of a run's environment: a digest of the tokens that its model reads, and what names the content of an external base."""
 
 SLACK_ON_GPU, SLACK = 1e-2, 1e-4
 """By which share of the largest one logits of the same tokens may differ by rounding, where a batch is computed in other
@@ -61,8 +62,8 @@ def require_vocabulary(home: Home, request: RunRequest, tokenizer: Any) -> None:
     """Raises ``RunError`` when the adapters that the run continues or is compared with read other tokens than these. Runs
     from before this was recorded are taken at their base's word."""
     now = vocabulary_of(tokenizer)
-    for ref in {ref.adapter_id: ref for ref in (request.parent, request.champion, request.best) if ref}.values():
-        then = _recorded(home, ref)
+    for ref in _refs(request):
+        then = _recorded(home, ref, VOCABULARY)
         if then is not None and then != now:
             raise RunError(
                 f"adapter {ref.adapter_id} was trained with another vocabulary ({then}) than {request.base.path} has "
@@ -71,21 +72,49 @@ def require_vocabulary(home: Home, request: RunRequest, tokenizer: Any) -> None:
             )
 
 
+def require_recorded_base(home: Home, request: RunRequest, folder: Path) -> None:
+    """Raises ``RunError`` when the adapters that the run continues or is compared with were trained on a base with other
+    content than that in ``folder``. It matters where the owner of the mail does not have the base, and names it by its Hub
+    id alone."""
+    if request.base.kind != "external":
+        return
+    now = content_of(home, folder)
+    for ref in _refs(request):
+        then = _recorded(home, ref, BASE)
+        if then is not None and then != now.base_id:
+            raise RunError(
+                f"the base model in {folder}, which {ref.adapter_id} was trained on, {told_change(home, then, now)}",
+                hint="put its files back as they were; to begin a new lineage on it, set model.init_from to fresh",
+            )
+
+
 def require_adapter(model: Any, folder: Path, request: RunRequest) -> None:
     """Raises ``RunError`` unless the adapter that was loaded from ``folder`` was made for the request's base, and held just
     the weights that its configuration makes room for: PEFT leaves what is missing at its random beginning."""
-    hint = "restore its folder from a backup, or roll back to another adapter"
-    made_for = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if made_for != request.base.base_id:
-        raise RunError(f"the adapter in {folder} was made for base {made_for}, not for {request.base.base_id}", hint=hint)
+    require_made_for(folder, request.base)
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         differing = sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) ^ set(file.keys()))
     if differing:
         raise RunError(
             f"the adapter in {folder} has other weights than its configuration says, {differing[0]} among {len(differing)}",
-            hint=hint,
+            hint=_ANOTHER,
         )
 
 
-def _recorded(home: Home, ref: AdapterRef) -> str | None:
-    return read_result(home.run(ref.run_id)).environment.get(VOCABULARY)
+def require_made_for(folder: Path, base: BaseRef) -> None:
+    """Raises ``RunError`` when the adapter in ``folder`` was trained on another base: of the same shape, it would be loaded
+    all the same, and say something else."""
+    made_for = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if made_for != base.base_id:
+        raise RunError(f"the adapter in {folder} was made for base {made_for}, not for {base.base_id}", hint=_ANOTHER)
+
+
+_ANOTHER = "restore its folder from a backup, or roll back to another adapter"
+
+
+def _refs(request: RunRequest) -> list[AdapterRef]:
+    return list({ref.adapter_id: ref for ref in (request.parent, request.champion, request.best) if ref}.values())
+
+
+def _recorded(home: Home, ref: AdapterRef, name: str) -> str | None:
+    return read_result(home.run(ref.run_id)).environment.get(name)

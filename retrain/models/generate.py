@@ -24,6 +24,7 @@ class Writer:
 
         from retrain.evaluation.references import adapter_folder
         from retrain.models.base import locate
+        from retrain.models.fitness import require_made_for
         from retrain.models.model import choose_compute, context_of, load_base, load_tokenizer
 
         folder = locate(home, base, model)
@@ -32,7 +33,9 @@ class Writer:
         self._model: Any = load_base(folder, self._compute, quantize=model.quantize)
         self._context = context_of(self._model.config, model)
         if adapter is not None:
-            self._model = PeftModel.from_pretrained(self._model, str(adapter_folder(home, adapter)))
+            made = adapter_folder(home, adapter)
+            require_made_for(made, base)
+            self._model = PeftModel.from_pretrained(self._model, str(made))
         self._model.eval()
 
     def write(self, prompt: str | Messages, max_new_tokens: int) -> str:

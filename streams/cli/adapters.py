@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streams.cli.origins import at_command, lineage_command
-from streams.cli.output import json_option, print_json, print_table, say, shown
+from streams.cli.output import json_option, print_json, print_table, progress, say, shown
 from streams.cli.suggesting import suggest
 from streams.cli.verdicts import explain_command, what_if_command
 
@@ -194,9 +194,10 @@ def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int
     by default) against its receipt, the receipt's signature and the store's record: what differs is named, file by file.
     """
     from pipeline.errors import UsageError
+    from pipeline.runs.requests import RunRequest
     from pipeline.store.rows import AdapterRow, RequestRow, RunResultRow
     from registry.decided import request_of
-    from registry.verify import erased_folders, recorded, verify, verify_imported
+    from registry.verify import erased_folders, read_bases_anew, recorded, verify, verify_imported
     from streams.cli.opening import opened
     from streams.erasure.verifying import verify_erasures
 
@@ -211,8 +212,11 @@ def verify_command(home: Home, adapter_or_run: str | None, as_json: bool) -> int
                 raise UsageError(f"run {named} left nothing to check", hint="see `mailtide runs`")
             runs = [named] if named else []
         kept = {run: recorded(store, run) for run in runs}
+        requests = [RunRequest.model_validate_json(row.request) for row in store.fetch(RequestRow) if row.run_id in kept]
         erased = erased_folders(store)
         erasures = {} if adapter_or_run else verify_erasures(store, home)
+    with progress("reading the base model anew", quiet=as_json) as bar:
+        read_bases_anew(home, requests, bar.update)
     problems = {run: verify(home, run, kept[run]) for run in runs}
     problems |= {row.run_id: verify_imported(home, row, erased) for row in foreign}
     problems |= erasures
@@ -265,7 +269,7 @@ def import_command(home: Home, folder: Path, mailbox: str | None, signed_by: str
 
     settings = settings_of(home)
     with opened(home, settings) as store:
-        terms = import_terms(store, settings, the_mailbox(store, mailbox))
+        terms = import_terms(store, home, settings, the_mailbox(store, mailbox))
         receipt = import_adapter(store, home, folder, terms, signed_by=signed_by, now=utc_now(), actor=getpass.getuser())
     suggest(f"{receipt.adapter_id} is a candidate of {terms.mailbox}: mailtide registry promote {receipt.adapter_id}")
 

@@ -27,6 +27,8 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
     click.echo(f"Run {plan.run_id} of {plan.mailbox}: new window{plural} {ranges(plan.windows)}")
     if plan.failed:
         say(f"  On just this evidence {plan.failed}.")
+    if plan.begins:
+        say(f"  It begins a new lineage: {plan.begins}.")
     if len(plan.windows) == settings.replay.max_new_windows < waiting:
         later = waiting - len(plan.windows)
         click.echo(

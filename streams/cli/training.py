@@ -61,6 +61,7 @@ def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tup
     """Tells it; whether a retrain would do it."""
     from registry.named import the_mailbox
     from registry.spending import spending
+    from streams.bases import read_base
     from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of
     from streams.planning import plan_next
@@ -68,6 +69,8 @@ def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tup
     from streams.times import utc_now
 
     settings = settings_of(home, overrides)
+    with progress("reading the base model, once", quiet=as_json) as bar:
+        read_base(home, settings, bar.update)
     with opened(home, settings) as store:
         name = the_mailbox(store, mailbox)
         require_no_other(store, name, windows)

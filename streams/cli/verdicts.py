@@ -83,6 +83,7 @@ def _tell(told: Explanation) -> None:
         f"Challenged {told.reference}; new: {_windows(told.new_windows)}; "
         f"learned by the champion before: {_windows(told.old_windows)}."
     )
+    say(f"Trained on base {told.base_id}{'' if told.base == 'builtin' else f' ({told.base})'}.")
     policy = ", ".join(f"{name} {value:g}" for name, value in told.policy if isinstance(value, int | float))
     kept = "" if told.policy_kept else " (that of the settings now: the verdict did not keep its own)"
     say(f"Policy: {policy}{kept}.")

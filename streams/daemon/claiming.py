@@ -9,6 +9,7 @@ from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.store import Store
 from registry.named import mailboxes
+from streams.bases import ready_base
 from streams.budget import require_budget
 from streams.claims import NEWLY_CLOSED, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
@@ -33,7 +34,7 @@ class Claiming:
 
     def claim(self) -> bool:
         """Asks for one run of each mailbox with a new closing and no run under way; whether it asked for any."""
-        if not self._settings.auto_retrain or self._waits_for_power():
+        if not self._settings.auto_retrain or self._waits_for_power() or not self._has_base():
             return False
         claimed = False
         with self._held.writing() as store:
@@ -50,21 +51,39 @@ class Claiming:
                 claimed = True
         return claimed
 
+    def _has_base(self) -> bool:
+        """Whether the base can be told by its content, fetched first where that is allowed: before anybody has to wait for
+        the store."""
+        try:
+            ready_base(self._home, self._settings, self._tell_reading)
+        except RunError as refusal:
+            self._refuse("", refusal)
+            return False
+        self._refused.pop("", None)
+        return True
+
+    def _tell_reading(self, done: int, total: int) -> None:
+        self._board.training_is(TrainingState("waiting", text=f"reading the base model, {100 * done // (total or 1)} %"))
+
     def _is_refused(self, store: Store, mailbox: str) -> bool:
         """Whether a run would not fit this device, has no base of use, or would pass the cap. Raises ``NothingToDo`` where
         there is none to ask for."""
-        draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
         try:
+            draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
             require_room(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
             require_budget(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
         except RunError as refusal:
-            if self._refused.get(mailbox) != str(refusal):
-                log.warning("no run of %s: %s", mailbox, refusal)
-            self._refused[mailbox] = str(refusal)
-            self._board.training_is(TrainingState("waiting", text=str(refusal)))
+            self._refuse(mailbox, refusal)
             return True
         self._refused.pop(mailbox, None)
         return False
+
+    def _refuse(self, mailbox: str, why: RunError) -> None:
+        """Says it once, and shows it for as long as it holds; of all mailboxes where none is named."""
+        if self._refused.get(mailbox) != str(why):
+            log.warning("no run of %s: %s", mailbox or "any mailbox", why)
+        self._refused[mailbox] = str(why)
+        self._board.training_is(TrainingState("waiting", text=str(why)))
 
     def _waits_for_power(self) -> bool:
         why = why_wait(self._settings.daemon, this_machine())

@@ -63,7 +63,7 @@ def offer_of(store: Store, home: Home, mailbox: str, adapter_id: str) -> Adapter
 
 
 def _base(store: Store, home: Home, settings: Settings, mailbox: str, champion: str | None) -> BaseRef | None:
-    base = _recorded_base(store, champion) or _set_base(store, settings, mailbox)
+    base = _recorded_base(store, champion) or _set_base(store, home, settings, mailbox)
     if base is None or (base.kind == "builtin" and not (home.root / base.path).is_dir()):
         return None
     return base
@@ -77,6 +77,6 @@ def _recorded_base(store: Store, adapter_id: str | None) -> BaseRef | None:
     return RunRequest.model_validate_json(rows[0].request).base if rows else None
 
 
-def _set_base(store: Store, settings: Settings, mailbox: str) -> BaseRef | None:
+def _set_base(store: Store, home: Home, settings: Settings, mailbox: str) -> BaseRef | None:
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
-    return base_of(store, settings, mailbox, shards[0]) if shards else None
+    return base_of(store, home, settings, mailbox, shards[0]) if shards else None

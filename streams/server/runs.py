@@ -14,6 +14,7 @@ import threading
 from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
+from streams.bases import ready_base
 from streams.budget import require_budget
 from streams.claims import Windows, claim, undecided
 from streams.lease import training_lease
@@ -46,6 +47,10 @@ class Runs:
         (409) while one is under way, where nothing waits, and for what ``mailtide retrain`` refuses."""
         home, settings, mailbox = self._context.home, self._context.settings, self._context.mailbox
         with self._starting:
+            try:
+                ready_base(home, settings, lambda done, total: None)
+            except RunError as error:
+                raise ApiError(409, str(error), code="run_refused") from error
             with self._context.storeroom.writing() as store:
                 pending = undecided(store, mailbox)
                 if pending is not None and (settings.bus.kind == "kafka" or self._under_way(home)):

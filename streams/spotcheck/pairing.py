@@ -43,7 +43,7 @@ def check_of(
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     state = journal(store)
     own = adapter_of(store, mailbox, adapter or _newest(state, mailbox))
-    base = _base(store, settings, own, shards)
+    base = _base(store, home, settings, own, shards)
     other = against or _opponent(store, state, rows, own)
     if other != BASE:
         beside = adapter_of(store, mailbox, other)
@@ -111,12 +111,12 @@ def _opponent(store: Store, state: RegistryState, rows: dict[str, AdapterRow], o
     return champion if champion is not None and comparable else BASE
 
 
-def _base(store: Store, settings: Settings, own: AdapterRow, shards: Sequence[ShardRow]) -> BaseRef:
+def _base(store: Store, home: Home, settings: Settings, own: AdapterRow, shards: Sequence[ShardRow]) -> BaseRef:
     """The base that the adapter stands on; that of the settings for one from elsewhere."""
     request = _request(store, own)
     if request is not None:
         return request.base
-    base = base_of(store, settings, own.mailbox, shards[0])
+    base = base_of(store, home, settings, own.mailbox, shards[0])
     if base.base_id != own.base_id:
         raise UsageError(
             f"{own.adapter_id} stands on base {own.base_id}, and the settings name {base.base_id}", hint="set model.base"

@@ -41,7 +41,7 @@ def measured_pace(store: Store, home: Home, settings: Settings, mailbox: str) ->
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx LIMIT 1")
     if not shards:
         return None
-    base = base_of(store, settings, mailbox, shards[0])
+    base = base_of(store, home, settings, mailbox, shards[0])
     finished = store.fetch(
         RequestRow, "mailbox = ? AND run_id IN (SELECT run_id FROM run_results)", [mailbox], f'"at" DESC LIMIT {RUNS}'
     )

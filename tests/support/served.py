@@ -64,7 +64,7 @@ def make_served(root: Path, settings: Settings = SETTINGS) -> Served:
         store_mail(store, 2, "Lunch was late again, and nobody minded.", subject="Minutes")
         shard = ShardRow(MAILBOX, 0, 1, "shards/main/window=000000", "5" * 64, "6" * 64, "window.closed/main/0")
         store.append([shard])
-        base = base_of(store, settings, MAILBOX, shard)
+        base = base_of(store, home, settings, MAILBOX, shard)
         _make_base(home, base, settings)
         adapters = {name: _teach(home, base, settings, name, text) for name, text in SENTENCES.items()}
         for place, ref in enumerate(adapters.values()):
