@@ -1,7 +1,7 @@
 """The search indexes of a mailbox: words and vectors, made from the store and kept in the home. Derived data: they follow
 the mail, are made anew where their bytes are not those recorded, and may be removed at any time.
 
-    indexes/MAILBOX/bm25/v1-NEWEST/      BM25 over passages, built anew when mail has come
+    indexes/MAILBOX/bm25/v1-NEWEST/      BM25 over passages, built anew when much mail has come
     indexes/MAILBOX/vectors/             one vector per mail; what is new is put after the rest
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.domain import StoredMessage
@@ -31,11 +31,14 @@ WORDS, VECTORS = "bm25", "vectors"
 WORDS_VERSION = 1
 """Raised when other passages, or other words, would be indexed."""
 
+FRESH_SHARE, MOST_BESIDE = 20, 2_000
+"""How many mails may be put beside the index of words: one in so many, and so many at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an index of a mailbox stands: ``documents`` in it (passages or mails), and ``lag``, the mails that it does not
-    know yet. ``state`` is current, behind, missing, or damaged (its bytes are not those recorded: it is made anew)."""
+    """How an index of a mailbox stands: ``documents`` in it (passages or mails), and ``lag``, the mails that came since it
+    was written. ``state`` is current, behind, missing, or damaged (its bytes are not those recorded: it is made anew)."""
 
     mailbox: str
     index: str
@@ -51,19 +54,41 @@ def searched_text(message: StoredMessage) -> str:
     return message.own_text or message.text
 
 
+_Stamp = frozenset[tuple[str, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An index of words as a process keeps it: the folder that it was read from, what tells that from another, and the
+    newest mail that it knows, which may have come after it was written."""
+
+    folder: Path
+    stamp: _Stamp
+    newest: int
+    index: Bm25Index
+
+
+_KEPT: dict[Path, _Kept] = {}
+_READ: dict[Path, tuple[_Stamp, Vectors | None]] = {}
+"""By the folder of a mailbox's index, the words and the vectors: a server answers thousands of questions."""
+
+
 def open_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
-    """BM25 over the passages of a mailbox, built anew when mail has arrived since; names of documents are
-    :func:`passage_name`'s."""
+    """BM25 over the passages of a mailbox; names of documents are :func:`passage_name`'s.
+
+    Mail that has come since it was built is read and put beside it; only where that is more than one mail in
+    :data:`FRESH_SHARE`, or than :data:`MOST_BESIDE`, all is read and built anew. A process reads each mail once.
+    """
     newest = _newest(store, mailbox)
     if newest < 0:
         return Bm25Index.build([])
-    folder = _words_folder(home, mailbox, newest)
-    if folder.is_dir():
-        try:
-            return Bm25Index.load(folder)
-        except MailtideError:
-            shutil.rmtree(folder)
-    return build_words(store, home, mailbox)
+    kept = _kept_words(home, mailbox)
+    if kept is None or not 0 <= newest - _built_at(kept.folder) <= min(MOST_BESIDE, newest // FRESH_SHARE):
+        return build_words(store, home, mailbox)
+    if newest > kept.newest:
+        kept = replace(kept, newest=newest, index=kept.index.extended(_passages(store, mailbox, kept.newest + 1)))
+    _KEPT[kept.folder.parent] = kept
+    return kept.index
 
 
 def build_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
@@ -71,8 +96,27 @@ def build_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
     newest = _newest(store, mailbox)
     index = Bm25Index.build(_passages(store, mailbox))
     if newest >= 0:
-        _keep(index, _words_folder(home, mailbox, newest))
+        folder = _words_folder(home, mailbox, newest)
+        _keep(index, folder)
+        _KEPT[folder.parent] = _Kept(folder, _stamp(folder), newest, index)
     return index
+
+
+def _kept_words(home: Home, mailbox: str) -> _Kept | None:
+    """The index that is there, as this process has it or as it is on disk; None without one that can be read."""
+    folders = _words_folders(home, mailbox)
+    if not folders:
+        return None
+    folder = folders[-1]
+    try:
+        stamp = _stamp(folder)
+        kept = _KEPT.get(folder.parent)
+        if kept is not None and (kept.folder, kept.stamp) == (folder, stamp):
+            return kept
+        return _Kept(folder, stamp, _built_at(folder), Bm25Index.load(folder))
+    except (MailtideError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def passage_name(message_key: str, start: int, end: int) -> str:
@@ -96,8 +140,22 @@ def documents(store: Store, mailbox: str, after: int = -1) -> Iterator[Document]
 
 def stored_vectors(home: Home, mailbox: str, embedder: Embedder) -> Vectors:
     """The vectors of a mailbox as they are on disk; empty where there are none, or damaged ones, or another model's."""
-    found = read_vectors(vectors_folder(home, mailbox))
+    found = _vectors_there(vectors_folder(home, mailbox))
     return found if found is not None and found.model == embedder.name else Vectors.none(embedder)
+
+
+def _vectors_there(folder: Path) -> Vectors | None:
+    """What the folder holds, read again only when a file of it has changed."""
+    if not folder.is_dir():
+        _READ.pop(folder, None)
+        return None
+    stamp = _stamp(folder)
+    kept = _READ.get(folder)
+    if kept is None or kept[0] != stamp:
+        kept = None
+        _READ.pop(folder, None)  # before the next are read: they may be large
+        kept = _READ[folder] = (stamp, read_vectors(folder))
+    return kept[1]
 
 
 def add_vectors(
@@ -138,11 +196,10 @@ def standings(store: Store, home: Home, mailbox: str) -> list[Standing]:
 
 
 def _words_standing(store: Store, home: Home, mailbox: str) -> Standing:
-    folders = sorted((home.index(mailbox) / WORDS).glob(f"v{WORDS_VERSION}-*"))
+    folders = _words_folders(home, mailbox)
     if not folders:
         return Standing(mailbox, WORDS, "missing", 0, lag(store, mailbox, -1), "", 0)
-    newest = int(folders[-1].name.partition("-")[2])
-    behind = lag(store, mailbox, newest)
+    behind = lag(store, mailbox, _built_at(folders[-1]))
     try:
         count = len(Bm25Index.load(folders[-1]))
     except MailtideError:
@@ -162,8 +219,8 @@ def _vectors_standing(store: Store, home: Home, mailbox: str) -> Standing:
 
 def behind(store: Store, home: Home, mailbox: str) -> dict[str, int]:
     """How many mails each index that there is does not know yet, from its name or note alone."""
-    folders = sorted((home.index(mailbox) / WORDS).glob(f"v{WORDS_VERSION}-*"))
-    found = {WORDS: lag(store, mailbox, int(folders[-1].name.partition("-")[2]))} if folders else {}
+    folders = _words_folders(home, mailbox)
+    found = {WORDS: lag(store, mailbox, _built_at(folders[-1]))} if folders else {}
     note = read_note(vectors_folder(home, mailbox))
     return found if note is None else {**found, VECTORS: lag(store, mailbox, note.newest)}
 
@@ -187,9 +244,26 @@ def _words_folder(home: Home, mailbox: str, newest: int) -> Path:
     return home.index(mailbox) / WORDS / f"v{WORDS_VERSION}-{newest:012d}"
 
 
-def _passages(store: Store, mailbox: str) -> Iterator[Document]:
-    """Every passage with the subject of its mail, so that a passage that says only "it" is found too."""
-    for message in store.all_messages(mailbox):
+def _words_folders(home: Home, mailbox: str) -> list[Path]:
+    """Those there are, the newest last; mostly one."""
+    return sorted((home.index(mailbox) / WORDS).glob(f"v{WORDS_VERSION}-*"))
+
+
+def _built_at(folder: Path) -> int:
+    """The newest mail when it was built."""
+    return int(folder.name.partition("-")[2])
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """What changes when a file of an index does."""
+    found = [(file.name, file.stat()) for file in folder.iterdir() if not file.name.startswith(".")]
+    return frozenset((name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found)
+
+
+def _passages(store: Store, mailbox: str, first: int = 0) -> Iterator[Document]:
+    """Every passage of the mails from an ordinal on, with the subject of its mail, so that a passage that says only "it" is
+    found too."""
+    for message in store.all_messages(mailbox, first):
         text = searched_text(message)
         for start, end in passages(text):
             name = passage_name(message.message_key, start, end)

@@ -77,6 +77,22 @@ def test_only_new_mail_is_embedded(store: Store, home: Home) -> None:
     assert [(one.index, one.state, one.lag) for one in standings(store, home, "main")][1] == ("vectors", "current", 0)
 
 
+def test_a_little_new_mail_is_found_beside_the_words_of_the_rest(store: Store, home: Home) -> None:
+    """Where each new mail had the next question read, and index, the whole mailbox again."""
+    for ordinal in range(60):
+        store_mail(store, ordinal, f"{FILLER} Number {ordinal}.")
+    assert find(store, home, "main", "beacon", 3).hits == ()
+    (built,) = (home.index("main") / "bm25").iterdir()
+    for ordinal in (60, 61, 62):
+        store_mail(store, ordinal, f"{FACT} {ordinal}")
+        hits = find(store, home, "main", "beacon notes", 3).hits
+        assert hits[0].message_key == f"{ordinal}@example.org"
+        assert list((home.index("main") / "bm25").iterdir()) == [built]
+    store_mail(store, 63, FACT)
+    assert len(find(store, home, "main", "beacon", 9).hits) == 4
+    assert list((home.index("main") / "bm25").iterdir()) != [built]
+
+
 def test_much_new_mail_is_not_waited_for_but_told(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "AT_ONCE", 2)
     embedder = TrigramEmbedder()

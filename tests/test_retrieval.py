@@ -55,6 +55,30 @@ def test_a_saved_index_answers_alike(tmp_path: Path) -> None:
         Bm25Index.load(tmp_path / "nowhere")
 
 
+@given(DOCUMENTS, st.sampled_from(["a", "b c", "a a", "f e z"]))
+def test_what_came_later_is_scored_as_what_is_in_the_index(texts: list[str], query: str) -> None:
+    index = Bm25Index.build([(f"d{place}", place, text) for place, text in enumerate(texts)])
+    twice = index.extended([(f"e{place}", len(texts) + place, text) for place, text in enumerate(texts)])
+    assert len(twice) == 2 * len(texts)
+    found = dict(twice.search(query, 100))
+    assert {key for key in found if key.startswith("d")} == {key for key, _ in index.search(query, 100)}
+    for key, score in index.search(query, 100):
+        assert found[key] == score
+        assert found[f"e{key[1:]}"] == pytest.approx(score, rel=1e-5)
+    assert index.search(query, 100) == twice.search(query, 100, before=len(texts))
+
+
+def test_a_word_that_only_came_later_is_found_and_an_older_document_is_refused(tmp_path: Path) -> None:
+    index = Bm25Index.build([("a", 1, "quick brown fox"), ("b", 2, "lazy dog")])
+    later = index.extended([("c", 3, "zebra crossing")]).extended([("d", 4, "a zebra and a dog")])
+    assert [key for key, _ in later.search("zebra dog", 5)] == ["d", "c", "b"]
+    assert [key for key, _ in Bm25Index.build([]).extended([("a", 1, "zebra")]).search("zebra", 5)] == ["a"]
+    with pytest.raises(ValueError, match="after its own"):
+        index.extended([("z", 1, "zebra")])
+    later.save(tmp_path)
+    assert len(Bm25Index.load(tmp_path)) == 2
+
+
 def test_words_of_any_language() -> None:
     assert words("Don't stop_me: STRASSE straße, v2.6") == ["don't", "stop", "me", "strasse", "strasse", "v2", "6"]
     assert words("日本語 x") == ["日本", "本語", "x"]
