@@ -4,6 +4,7 @@ was promoted reaches it once."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -27,6 +28,8 @@ from pipeline.home import Home, private_dir, sha256_folder, write_atomic
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow, MetricRow
 from registry.byhand import rollback
+from registry.deploy.calling import Caller
+from registry.deploy.completions import measure
 from registry.deploy.contract import Speed
 from registry.deploy.converging import converge, retry_at
 from registry.deploy.standing import Standing, folder, standing, want, wanted
@@ -306,6 +309,35 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 def test_a_secret_without_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="of no use without"):
         settings_with(webhook={"secret": {"env": "X"}})
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers for as long as somebody reads: to one path a byte at a time, to others lines."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x" if self.path == "/bytes" else b"data: {}\n")
+
+
+def test_a_server_whose_answer_never_ends_is_given_up() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        caller = Caller(f"http://127.0.0.1:{server.server_port}", 0.1)
+        try:
+            with pytest.raises(DeployError, match=r"its answer takes longer than 0.1 s"):
+                caller.json("POST", "/bytes", {})
+            with pytest.raises(DeployError, match=r"its answer takes longer than 0.1 s"):
+                measure(caller, "m")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass

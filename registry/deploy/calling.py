@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from pipeline.errors import DeployError
 CONNECT_SECONDS = 5.0
 MOST_BYTES = 4_000_000
 """No answer that is asked for here is longer; what a stranger sends beyond is not read."""
+PIECE_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Calls one server. ``token`` is asked for before each call and kept nowhere (None: none is shown)."""
+    """Calls one server, which may take ``seconds`` for an answer, to its last byte. ``token`` is asked for before each call
+    and kept nowhere (None: none is shown)."""
 
     url: str
     seconds: float
@@ -33,8 +36,13 @@ class Caller:
 
     def send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> Any:
         """As :meth:`json`, with the bytes and headers given."""
+        found = bytearray()
         with self._answered(method, path, data, headers) as answer:
-            text = answer.read(MOST_BYTES).decode("utf-8", "replace")
+            until = time.monotonic() + self.seconds
+            while len(found) < MOST_BYTES and (piece := answer.read1(PIECE_BYTES)):
+                found += piece
+                self._require_time(until)
+        text = found.decode("utf-8", "replace")
         try:
             return json.loads(text)
         except ValueError:
@@ -43,7 +51,15 @@ class Caller:
     def lines(self, path: str, body: Any) -> Iterator[bytes]:
         """The lines of a streamed answer as they come."""
         with self._answered("POST", path, json.dumps(body).encode(), {}) as answer:
-            yield from answer
+            until = time.monotonic() + self.seconds
+            while line := answer.readline(PIECE_BYTES):
+                yield line
+                self._require_time(until)
+
+    def _require_time(self, until: float) -> None:
+        """A server that never comes to an end would hold up all that wait for it."""
+        if time.monotonic() > until:
+            raise TimeoutError(f"its answer takes longer than {self.seconds:g} s")
 
     @contextmanager
     def _answered(
