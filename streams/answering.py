@@ -13,6 +13,7 @@ from registry.answer import Answer, chat_messages
 from registry.decide import journal
 from registry.finding import Engine, chosen_engine
 from registry.named import adapter_of, reference
+from registry.quoting import fitted
 from registry.remote_indexes import Remote
 from retrain.search.embedder import Embedder, load_embedder
 from streams.bases import base_to_ask
@@ -20,6 +21,16 @@ from streams.indexing import remote_of
 from streams.runner import require_training
 
 MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote (None: it was given no mail, and not asked) from the first ``read`` of the mails found; ``notice``
+    says what it was not given, and is empty where it had all."""
+
+    text: str | None
+    read: int
+    notice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +47,16 @@ class Writer:
     def by(self) -> str:
         return self.adapter.adapter_id if self.adapter else f"the bare base {self.base.base_id}"
 
-    def write(self) -> str:
+    def write(self) -> Written:
         """Loads the model and generates; the store should be closed by now, as this may take a while."""
         require_training()
-        from retrain.models.generate import generate
+        from retrain.models.generate import Writer as Pen
 
-        messages = chat_messages(self.found)
-        return generate(self.home, self.base, self.adapter, messages, MAX_NEW_TOKENS, model=self.settings.model)
+        pen = Pen(self.home, self.base, self.adapter, self.settings.model)
+        tokens = pen.answer_tokens(MAX_NEW_TOKENS)
+        given = fitted(self.found, lambda some: pen.fits(chat_messages(some), tokens))
+        read = len(given.answer.citations)
+        return Written(pen.write(chat_messages(given.answer), tokens) if read else None, read, given.notice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from pipeline.domain import Address
 from pipeline.home import Home
 from pipeline.store import Store
-from registry.answer import answer, chat_messages
+from registry.answer import Answer, answer, chat_messages
 from registry.indexes import open_words
 from registry.passages import MOST_CHARACTERS, SENTENCES, passages
+from registry.quoting import fitted
+from streams.answering import Written
 from streams.cli.answers import tell_answer
 from tests.support.stored import empty_mailbox, store_mail
 
@@ -148,7 +151,51 @@ def test_a_model_that_writes_nothing_is_told_so_and_the_mail_is_quoted(
 ) -> None:
     store_mail(store, 0, FACT, subject="Licence form")
     found = answer(store, home, "main", "On which frequency is the beacon?")
-    tell_answer(found, written=" \n", by="a1")
+    tell_answer(found, written=Written(" \n", 1, ""), by="a1")
     told = capsys.readouterr().out
     assert FACT in told
     assert "a1 wrote nothing" in told
+
+
+def words_of(answer: Answer) -> int:
+    return sum(len(message["content"].split()) for message in chat_messages(answer))
+
+
+def test_a_model_is_given_as_many_of_the_best_mails_as_fit_and_what_is_missing_is_said(store: Store, home: Home) -> None:
+    for number in range(3):
+        store_mail(store, number, f"The beacon {number} has its words. " + f"beacon{number} " * 40, subject="beacon")
+    found = answer(store, home, "main", "Where is the beacon?", k=3)
+    all_words = words_of(found)
+    whole = fitted(found, lambda some: words_of(some) <= all_words)
+    assert (whole.answer, whole.notice) == (found, "")
+    two = fitted(found, lambda some: words_of(some) < all_words)
+    assert two.answer.citations == found.citations[:2]
+    assert two.notice == "1 of the 3 mails found is left out: the model's context holds no more"
+    none = words_of(replace(found, citations=()))
+    for room in range(none + 20, none + 30):
+        cut = fitted(found, lambda some, room=room: words_of(some) <= room)  # type: ignore[misc]
+        (mail,) = cut.answer.citations
+        assert words_of(cut.answer) == room, "as much as fits"
+        assert found.passage.startswith(mail.passage.removesuffix(" …"))
+        assert cut.notice == "the best mail is cut short and stands alone: the model's context holds no more"
+    nothing = fitted(found, lambda some: False)
+    assert (nothing.answer.citations, nothing.answer.left_out) == ((), 3)
+    assert nothing.notice.startswith("none of the 3 mails found fits the model's context")
+    assert "too long to be quoted" in chat_messages(nothing.answer)[1]["content"]
+    assert fitted(replace(found, citations=()), lambda some: True).notice == "no mail fits the question"
+
+
+def test_what_a_model_was_not_given_is_told_with_its_answer(
+    store: Store, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        store_mail(store, number, f"The beacon {number}.", subject="beacon")
+    found = answer(store, home, "main", "beacon?", k=3)
+    tell_answer(found, written=Written("North.", 2, "1 of 3 left out"), by="a1")
+    told = capsys.readouterr()
+    assert "(written by a1 from the first 2 of the mails below)" in told.out
+    assert told.err == "1 of 3 left out.\n"
+    tell_answer(found, written=Written(None, 0, "none of the 3 fits"), by="a1")
+    told = capsys.readouterr()
+    assert "quoted from the best matching mail; a1 was not asked" in told.out
+    assert told.err == "None of the 3 fits.\n"

@@ -27,7 +27,7 @@ from pipeline.sampling.halves import selects
 from retrain.benchmarks.byhand import measure
 from retrain.benchmarks.items import ITEMS, read_items, write_items
 from retrain.benchmarks.tasks import read_tasks
-from retrain.models.generate import generate
+from retrain.models.generate import Writer
 from retrain.offline import OFFLINE
 from retrain.progress import Progress
 from retrain.run import execute
@@ -371,10 +371,12 @@ def test_answers_come_from_base_or_adapter(uninterrupted: tuple[Mailroom, RunReq
     room_after.promote(request, result)
     adapter = room_after.lineage.parent
     settings = request.settings.model
-    plain = generate(room.home, request.base, None, "Subject: boat", 12, model=settings)
-    assert plain == generate(
-        room.home, request.base, None, [{"role": "user", "content": "Subject: boat"}], 12, model=settings
-    )
-    assert generate(room.home, request.base, adapter, "Subject: boat " * 300, 12, model=settings)
+    writer = Writer(room.home, request.base, None, settings)
+    plain = writer.write("Subject: boat", 12)
+    assert plain == writer.write([{"role": "user", "content": "Subject: boat"}], 12)
+    assert Writer(room.home, request.base, adapter, settings).write("Subject: boat " * 300, 12)
+    assert writer.fits("Subject: boat", 12)
+    assert not writer.fits("Subject: boat", TINY.context)
+    assert writer.answer_tokens(1_000) == TINY.context // 4
     with pytest.raises(RunError, match="leave no room"):
-        generate(room.home, request.base, None, "x", TINY.context, model=settings)
+        writer.write("x", TINY.context)

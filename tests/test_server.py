@@ -193,7 +193,28 @@ def test_mails_are_cited_and_one_that_gives_orders_is_quoted(client: OpenAI) -> 
     (first, *rest) = chat(client, "candidate", 8, messages=question, stream=True, extra_body={"retrieval": True})
     assert {mail["message_id"] for mail in first.citations} == set(mails)
     assert all("citations" not in (piece.model_extra or {}) for piece in rest)
+    assert (answer.notice, first.notice) == (None, None)
     assert chat(client, "candidate", 4, messages=question).citations is None
+
+
+def test_mails_that_do_not_fit_are_cut_or_left_out_and_the_answer_says_so(client: OpenAI) -> None:
+    def quoted(room: int) -> Any:
+        """With so many tokens left for rules, mails and question."""
+        asked = [{"role": "user", "content": f"What is the door code of the boathouse? {MARK}"}]
+        tokens = SETTINGS.model.builtin.context - room
+        return chat(
+            client, "candidate", tokens, messages=asked, stream=True, extra_body={"retrieval": True, "citations": 2}
+        )
+
+    notices = {}
+    for room in range(275, 500, 15):
+        with quoted(room) as stream:
+            first = next(iter(stream))
+        notices[len(first.citations)] = first.notice
+    assert set(notices) == {0, 1, 2}
+    assert notices[0].startswith("none of the 2 mails found fits")
+    assert "left out" in notices[1] or "cut short" in notices[1]
+    assert notices[2] is None
 
 
 def test_a_body_of_100_mb_is_refused_before_it_is_read(running: Running) -> None:

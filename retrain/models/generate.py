@@ -16,10 +16,11 @@ Messages = Sequence[Mapping[str, str]]
 
 
 class Writer:
-    """A base with at most one adapter, loaded once for several questions."""
+    """A base with at most one adapter, loaded once for several questions. Raises ``RunError`` when it cannot be loaded."""
 
     def __init__(self, home: Home, base: BaseRef, adapter: AdapterRef | None, model: ModelSettings) -> None:
         keep_offline()
+        warnings.filterwarnings("ignore", message=TIED)
         from peft import PeftModel
 
         from retrain.evaluation.references import adapter_folder
@@ -37,6 +38,14 @@ class Writer:
             require_made_for(made, base)
             self._model = PeftModel.from_pretrained(self._model, str(made))
         self._model.eval()
+
+    def answer_tokens(self, most: int) -> int:
+        """How long an answer may be: ``most``, or a quarter of what the model reads."""
+        return min(most, self._context // 4)
+
+    def fits(self, prompt: str | Messages, max_new_tokens: int) -> bool:
+        """Whether the model reads all of a prompt with an answer of this length."""
+        return len(self._encode(prompt)) + max_new_tokens <= self._context
 
     def write(self, prompt: str | Messages, max_new_tokens: int) -> str:
         """Continues ``prompt``, or answers messages (``role``, ``content``) by the tokenizer's chat template, which a base
@@ -71,17 +80,3 @@ class Writer:
         text = prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
         start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         return [*start, *tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]]
-
-
-def generate(
-    home: Home,
-    base: BaseRef,
-    adapter: AdapterRef | None,
-    prompt: str | Messages,
-    max_new_tokens: int,
-    *,
-    model: ModelSettings | None = None,
-) -> str:
-    """One answer of the base, or of an adapter on it; see :meth:`Writer.write`. Raises ``RunError``."""
-    warnings.filterwarnings("ignore", message=TIED)
-    return Writer(home, base, adapter, model or ModelSettings()).write(prompt, max_new_tokens)

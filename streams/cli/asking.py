@@ -52,7 +52,10 @@ def ask_command(
         writer = write_answer(store, home, settings, name, found, adapter_id, generate=generate)
     written = writer.write() if writer is not None and found.citations else None
     if as_json:
-        print_json({**plain(found), "written": written, "by": writer.by if writer else None})
+        text, notice = (written.text, written.notice or None) if written else (None, None)
+        left_out = len(found.citations) - written.read if written else 0
+        by = writer.by if writer else None
+        print_json({**plain(found), "left_out": left_out, "written": text, "notice": notice, "by": by})
     else:
         tell_answer(found, written=written, by=writer.by if writer else "")
 

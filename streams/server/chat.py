@@ -15,8 +15,8 @@ from streams.server.context import ServerContext
 from streams.server.deck import Held
 from streams.server.errors import ERRORS
 from streams.server.feedback import issuer
-from streams.server.quoting import quoted
-from streams.server.wire import ChatAsked, ChatChoice, ChatCompletion, ChatMessage, CitedMail, Usage
+from streams.server.quoting import Quoted, quoted
+from streams.server.wire import ChatAsked, ChatChoice, ChatCompletion, ChatMessage, Usage
 
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -35,10 +35,10 @@ def router(context: ServerContext) -> APIRouter:
         """Answer a chat. With `retrieval`, the mailbox is searched for the last message, the mails that fit are quoted to
         the model, and the answer lists them as `citations`."""
         with context.deck.hold(asked.model) as held:
-            prompt, most, citations = await run_in_threadpool(prepare, asked, held)
+            prompt, most, found = await run_in_threadpool(prepare, asked, held)
             writing = await begin(context, request, held, prompt, asked.sampling(most), streamed=bool(asked.stream))
         if asked.stream:
-            return _stream(ids.issue("chatcmpl", writing.model), asked, writing, citations)
+            return _stream(ids.issue("chatcmpl", writing.model), asked, writing, found)
         text, finish, usage = await finished(request, writing)
         return ChatCompletion(
             id=ids.issue("chatcmpl", writing.model),
@@ -46,23 +46,24 @@ def router(context: ServerContext) -> APIRouter:
             model=writing.model,
             choices=[ChatChoice(message=ChatMessage(content=text), finish_reason=finish.value)],
             usage=usage,
-            citations=citations,
+            citations=found.citations if found else None,
+            notice=(found.notice or None) if found else None,
         )
 
-    def prepare(asked: ChatAsked, held: Held) -> tuple[tuple[int, ...], int, list[CitedMail] | None]:
+    def prepare(asked: ChatAsked, held: Held) -> tuple[tuple[int, ...], int, Quoted | None]:
         messages: Prompt = [message.plain() for message in asked.messages]
-        citations = None
+        found = None
         if serve.retrieval if asked.retrieval is None else asked.retrieval:
             room = asked.asked_tokens or min(serve.max_tokens, held.model.context // 4)
             found = quoted(context, held, asked.messages, asked.citations or serve.citations, room)
-            messages, citations = found.messages, found.citations
+            messages = found.messages
         tokens, most = tokens_of(held, messages, asked.asked_tokens, serve.max_tokens)
-        return tokens, most, citations
+        return tokens, most, found
 
     return routes
 
 
-def _stream(name: str, asked: ChatAsked, writing: Writing, citations: list[CitedMail] | None) -> Any:
+def _stream(name: str, asked: ChatAsked, writing: Writing, found: Quoted | None) -> Any:
     created = int(time.time())
     begun = False
 
@@ -76,8 +77,9 @@ def _stream(name: str, asked: ChatAsked, writing: Writing, citations: list[Cited
         delta = {"content": piece.text} if piece.text else {}
         if not begun:
             delta = {"role": "assistant", "content": piece.text}
-            if citations is not None:
-                more["citations"] = [mail.model_dump() for mail in citations]
+            if found is not None:
+                more["citations"] = [mail.model_dump() for mail in found.citations]
+                more["notice"] = found.notice or None
         begun = True
         return event([{"index": 0, "delta": delta, "finish_reason": piece.finish}], **more)
 

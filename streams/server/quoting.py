@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from registry.answer import Answer, Citation, chat_messages
+from registry.quoting import fitted
 from streams.server.context import ServerContext
 from streams.server.deck import Held
 from streams.server.errors import ApiError
@@ -14,10 +15,11 @@ from streams.server.wire import CitedMail, Message
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """The messages for the model, and the mails that are quoted in them."""
+    """The messages for the model, the mails that are quoted in them, and what is missing of those found ("": nothing)."""
 
     messages: list[dict[str, str]]
     citations: list[CitedMail]
+    notice: str
 
 
 def quoted(context: ServerContext, held: Held, messages: Sequence[Message], k: int, answer_tokens: int) -> Quoted:
@@ -27,12 +29,13 @@ def quoted(context: ServerContext, held: Held, messages: Sequence[Message], k: i
     question = messages[-1].text if messages[-1].role == "user" else ""
     if not question.strip():
         raise ApiError(400, "retrieval needs a question: the last message, of the user", param="messages")
-    found = context.search.find(question, k)
-    for count in range(len(found.citations), -1, -1):
-        told = _told(replace(found, citations=found.citations[:count]), messages)
-        if count == 0 or len(held.model.encode(told)) + answer_tokens <= held.model.context:
-            break
-    return Quoted(told, [_cited(number, mail) for number, mail in enumerate(found.citations[:count], 1)])
+
+    def fits(some: Answer) -> bool:
+        return len(held.model.encode(_told(some, messages))) + answer_tokens <= held.model.context
+
+    given = fitted(context.search.find(question, k), fits)
+    mails = [_cited(number, mail) for number, mail in enumerate(given.answer.citations, 1)]
+    return Quoted(_told(given.answer, messages), mails, given.notice)
 
 
 def _told(found: Answer, messages: Sequence[Message]) -> list[dict[str, str]]:
