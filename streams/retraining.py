@@ -13,6 +13,7 @@ from pipeline.runs.requests import read_request, read_result
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
+from streams.progress import published
 from streams.report.writing import try_to_write_report
 from streams.runner import OnStep, Runner, WorkerDied
 from streams.stores import OpenStore
@@ -60,7 +61,8 @@ class Trainer:
     def _carry_out(self, run_id: str) -> None:
         for life in range(1, WORKER_LIVES + 1):
             try:
-                self._runner.run(run_id, self._on_step)
+                with published(self._home, run_id, self._on_step) as hear:
+                    self._runner.run(run_id, hear)
                 return
             except WorkerDied as error:
                 if life == WORKER_LIVES:

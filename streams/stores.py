@@ -19,8 +19,11 @@ PATIENCE_SECONDS = 2.0
 """How long another command is waited for, and a daemon that has opened the store and does not listen yet."""
 
 HANDOVER_SECONDS = 10.0
-"""How long is waited where others have the store for moments, again and again: for a daemon that stops or starts beside
-readers, and by one, or a server, beside commands."""
+"""How long is waited where others have the store for moments, again and again: by who reads while daemons stop and start,
+and by a server beside commands."""
+
+KEEPER_SECONDS = 60.0
+"""How long a process that is to keep the store waits for those who have it for moments: once it has it, they come to it."""
 
 
 def opener(home: Home, settings: Settings) -> OpenStore:
@@ -66,7 +69,7 @@ def store_of(
 def kept_store(home: Home, settings: Settings) -> Store:
     """The store for a process that keeps it, as the daemon does. Raises ``StoreHeldError`` at once where another one keeps
     it and answers for it, after a while where somebody has it without a pause, and else what :meth:`Store.open` does."""
-    until = time.monotonic() + HANDOVER_SECONDS
+    until = time.monotonic() + KEEPER_SECONDS
     while True:
         try:
             return Store.open(home, settings, VERSIONS)
@@ -78,4 +81,4 @@ def kept_store(home: Home, settings: Settings) -> Store:
                     raise
             if time.monotonic() >= until:
                 raise
-        time.sleep(0.05)
+        time.sleep(0.01)  # sooner than those who come for moments

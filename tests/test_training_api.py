@@ -23,11 +23,13 @@ from pipeline.config.settings import CostSettings, Settings
 from pipeline.home import Home
 from pipeline.store.rows import MailboxRow
 from registry.byhand import reject
-from retrain.training.metrics import StepRecord
 from streams.demo.mailbox import write_mailbox
-from streams.server.news import steps_of
+from streams.progress import PROGRESS, published
+from streams.runner import Step
+from streams.server.news import noted
 from streams.stores import opener
 from streams.times import utc_now
+from streams.withdrawal import running
 from tests.support.apis import application, client, listening, token
 from tests.support.daemons import TINY, daemon, make_home, stop, until
 from tests.support.finished import Finished
@@ -201,24 +203,27 @@ class Listener:
                 fields[name] = value
 
 
-def test_a_run_without_a_daemon_is_told_by_its_steps_with_pace_and_time_left(tmp_path: Path) -> None:
+def test_a_run_is_told_by_whoever_carries_it_out_for_as_long_as_it_does(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert steps_of(home, "0a") == {"run_id": "0a", "doing": "requested"}
-    steps = [StepRecord(step, 100, 0, 5.0 - step / 100, 1e-3, 500 * step, 2.0 * step) for step in range(1, 31)]
-    home.run("0a").mkdir(parents=True)
-    lines = "".join(json.dumps(asdict(step)) + "\n" for step in steps)
-    (home.run("0a") / "metrics.jsonl").write_text(lines + '{"step": 31')
-    told = steps_of(home, "0a")
-    assert {name: told[name] for name in ("doing", "stage", "done", "total", "text")} == {
-        "doing": "training",
-        "stage": "train",
-        "done": 30,
-        "total": 100,
-        "text": "epoch 1, 15,000 tokens",
-    }
-    assert told["figures"] == {"loss": 4.7, "tokens_per_second": 250.0, "seconds_left": 140.0}
-    (home.run("0a") / "metrics.jsonl").write_text(lines[: lines.index("\n") + 1])
-    assert steps_of(home, "0a")["figures"]["seconds_left"] == 198.0
+    asked = {"run_id": "0a", "doing": "requested"}
+    assert noted(home, "0a") == asked
+    heard: list[Step] = []
+    steps = [Step("0a", "base", done, 40, "loss") for done in (1, 2)]
+    steps.append(Step("0a", "train", 30, 100, "epoch 1", 4.7, 250.0, 140.0))
+    with running(home, "0a"):
+        assert noted(home, "0a") == asked
+        with published(home, "0a", heard.append) as hear:
+            told = []
+            for step in steps:
+                hear(step)
+                told.append(noted(home, "0a"))
+        assert noted(home, "0a") == asked
+    assert heard == steps
+    assert [(one["doing"], one["stage"], one["done"]) for one in told[:2]] == [("training", "base", 1)] * 2, "now and then"
+    assert (told[2]["stage"], told[2]["done"], told[2]["total"], told[2]["text"]) == ("train", 30, 100, "epoch 1")
+    assert told[2]["figures"] == {"loss": 4.7, "tokens_per_second": 250.0, "seconds_left": 140.0}
+    (home.run("0a") / PROGRESS).write_bytes(json.dumps(asdict(steps[0])).encode())
+    assert noted(home, "0a") == asked, "of a process that was killed"
 
 
 def test_decisions_come_as_they_fall_and_those_that_were_missed(tmp_path: Path) -> None:

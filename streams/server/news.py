@@ -17,14 +17,10 @@ from pipeline.store.rows import JournalRow
 from streams.claims import undecided
 from streams.daemon.board import TrainingState
 from streams.documents import plain
+from streams.progress import step_of
 from streams.server.context import ServerContext
 from streams.standing import state_of
-from streams.telling import Figures
 
-STEPS = "metrics.jsonl"
-"""In a run's folder: a line per step (:mod:`retrain.training.metrics`, which would load torch)."""
-RECENT_STEPS = 16
-"""Steps that the pace is taken over."""
 LOOK_SECONDS = 1.0
 QUIET_SECONDS = 15.0
 """After so long without an event a comment is sent, so that whatever lies between keeps the connection."""
@@ -53,7 +49,7 @@ class News:
         home = self._context.home
         signature = _signature(home)
         if signature == self._seen and not home.owner_socket.exists():
-            return Look(steps_of(home, self._run_id) if self._run_id else None, ())
+            return Look(noted(home, self._run_id) if self._run_id else None, ())
         try:
             with self._context.storeroom.reading() as store:
                 found = store.fetch(
@@ -87,7 +83,8 @@ class News:
 
 
 def progress_of(store: Store, home: Home, mailbox: str) -> dict[str, Any] | None:
-    """How far the run without a verdict is: as the daemon tells, else by the steps in its folder. None without one."""
+    """How far the run without a verdict is: as the daemon tells, else as whoever carries it out has noted. None without
+    one."""
     pending = undecided(store, mailbox)
     if pending is None:
         return None
@@ -95,33 +92,16 @@ def progress_of(store: Store, home: Home, mailbox: str) -> dict[str, Any] | None
     if daemon is not None and daemon.training.run_id == pending.run_id:
         told: dict[str, Any] = plain(daemon.training)
         return told
-    return steps_of(home, pending.run_id)
+    return noted(home, pending.run_id)
 
 
-def steps_of(home: Home, run_id: str) -> dict[str, Any]:
-    """The newest step in the folder of a run, in the form in which a daemon tells of its own; only the run's id where it
-    has not begun to train."""
-    try:
-        lines = (home.run(run_id) / STEPS).read_text(encoding="utf-8").split("\n")[:-1]
-    except OSError:
-        lines = []
-    if not lines:
+def noted(home: Home, run_id: str) -> dict[str, Any]:
+    """The newest step of a run, in the form in which a daemon tells of its own; only its id where nobody carries it out."""
+    step = step_of(home, run_id)
+    if step is None:
         return {"run_id": run_id, "doing": "requested"}
-    last = json.loads(lines[-1])
-    before = json.loads(lines[-RECENT_STEPS - 1]) if len(lines) > RECENT_STEPS else {"step": 0, "tokens": 0, "seconds": 0.0}
-    text = f"epoch {last['epoch'] + 1}, {last['tokens']:,} tokens"
-    state = TrainingState("training", run_id, "train", last["step"], last["steps"], text, _figures(before, last))
-    told: dict[str, Any] = plain(state)
+    told: dict[str, Any] = plain(TrainingState.of(step))
     return told
-
-
-def _figures(before: dict[str, Any], last: dict[str, Any]) -> Figures:
-    """Pace and time left from two lines of steps; the time by the share of steps, as only the run knows its tokens."""
-    seconds, steps = last["seconds"] - before["seconds"], last["step"] - before["step"]
-    if seconds <= 0 or steps <= 0:
-        return Figures(last["loss"])
-    left = (last["steps"] - last["step"]) * seconds / steps
-    return Figures(last["loss"], (last["tokens"] - before["tokens"]) / seconds, left)
 
 
 def _signature(home: Home) -> tuple[object, ...]:
