@@ -41,18 +41,27 @@ from streams.ranges import ranges
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Which waiting windows a claim may take: all, those of a range, or with ``each`` one closing more than before. With
-    ``unasked``, none of them unless a run was never asked about one."""
+    """Which waiting windows a claim may take: all, those of a range, or with ``each`` one closing more than before, which
+    lies beyond ``past``. With ``unasked``, none of them unless a run was never asked about one."""
 
     first: int | None = None
     last: int | None = None
     each: bool = False
     unasked: bool = False
+    past: int = -1
 
 
 ALL_WAITING = Windows()
 NEWLY_CLOSED = Windows(unasked=True)
 """What a machine may ask for by itself: a closing starts at most one run, whatever else has changed since."""
+
+
+class NothingToLearn(NothingToDo):
+    """Windows wait, up to ``newest``, and hold nothing that a run could be trained on; they join the next that does."""
+
+    def __init__(self, why: str, *, hint: str, newest: int) -> None:
+        super().__init__(why, hint=hint)
+        self.newest = newest
 
 
 def undecided(store: Store, mailbox: str) -> RunRequest | None:
@@ -137,7 +146,7 @@ def _first_draft(store: Store, home: Home, settings: Settings, mailbox: str, win
     if not shards:
         raise NothingToDo(f"no window of {mailbox} has closed yet", hint=f"import more mail, or `mailtide close {mailbox}`")
     if windows.each:
-        shards = _one_more(store, mailbox, shards)
+        shards = _one_more(store, mailbox, shards, windows.past)
     state = fold(store.fetch(JournalRow, "mailbox = ?", [mailbox]))
     base = base_of(store, home, settings, mailbox, shards[0])
     adapters = {row.adapter_id: row for row in store.fetch(AdapterRow, "mailbox = ?", [mailbox])}
@@ -211,9 +220,10 @@ def import_terms(store: Store, home: Home, settings: Settings, mailbox: str) -> 
     return Terms(mailbox, base_of(store, home, settings, mailbox, shards[0]), settings.train.lora_r)
 
 
-def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow]) -> list[ShardRow]:
-    """The closed windows up to the first that no run was asked about."""
+def _one_more(store: Store, mailbox: str, shards: Sequence[ShardRow], past: int) -> list[ShardRow]:
+    """The closed windows up to the first after ``past`` that no run was asked about."""
     asked = store.query("SELECT coalesce(max(list_max(windows)), -1) FROM requests WHERE mailbox = ?", [mailbox])[0][0]
+    asked = max(asked, past)
     unasked = [row.window_idx for row in shards if row.window_idx > asked]
     if not unasked:
         raise NothingToDo(

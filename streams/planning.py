@@ -10,22 +10,26 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from pipeline.arrival.people import PeopleKey
 from pipeline.capacity.bases import CONFIG, folder_here, not_here, require_usable
 from pipeline.capacity.footprint import Device
 from pipeline.capacity.room import Asked, Fit, Lengths, Room, find_room
 from pipeline.capacity.shapes import Shape, builtin_shape, shape_of
 from pipeline.config.settings import Settings
+from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.installing import install_command
 from pipeline.runs.plan import SCHEDULE, Plan, plan_run
 from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.runs.runfiles import Exclusions
+from pipeline.sampling.halves import selecting_threads
+from pipeline.sampling.objectives import read_examples
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
 from streams.bases import champion_elsewhere, require_kept_base
-from streams.claims import Windows, draft, last_failure, undecided
+from streams.claims import NothingToLearn, Windows, draft, last_failure, undecided
 from streams.devices import training_device
 from streams.lora import require_continuable, require_known_fields
 
@@ -62,10 +66,12 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
         plan = replace(plan, begins=begins)
     if begun is None and not _trains_elsewhere(settings):
         plan = replace(plan, refused=tuple(map(str, _obstacles(store, home, settings, request))))
+    plan = replace(plan, unchosen=_unchosen(home, request, exclusions), owner=owner_mails(store, home, settings, request))
     shape = shape_of_base(request)
     if shape is None:
         return plan
     tokens = earlier.model_tokens if earlier else _guessed_tokens(request, settings)
+    plan = replace(plan, too_long=_too_long(request, shape, round(plan.longest_chunk * tokens)))
     return replace(plan, room=room_of(request, plan, shape, tokens, training_device(settings)))
 
 
@@ -73,14 +79,19 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
     """Raises ``RunError`` when a claim now would ask for a run that cannot fit the device, naming what would, or whose base
     or parent is not there, not whole or not of use.
 
-    A run that was claimed already is left alone: its settings are fixed. So is one whose trainer may be another machine of
-    a broker's, unless ``plan.gpu_gib`` says what that has. Raises ``NothingToDo`` where a claim would.
+    A run that was claimed already is left alone: its settings are fixed. So is the device of one whose trainer may be
+    another machine of a broker's, unless ``plan.gpu_gib`` says what that has. Raises ``NothingToDo`` where a claim would,
+    and ``NothingToLearn`` where the run would have nothing to train on.
     """
-    if _trains_elsewhere(settings) or undecided(store, mailbox) is not None:
+    if undecided(store, mailbox) is not None:
         return
-    for obstacle in _obstacles(store, home, settings, draft(store, home, settings, mailbox, windows)):
+    here = not _trains_elsewhere(settings)
+    for obstacle in _obstacles(store, home, settings, draft(store, home, settings, mailbox, windows)) if here else ():
         raise obstacle
-    room = plan_next(store, home, settings, mailbox, windows).room
+    plan = plan_next(store, home, settings, mailbox, windows)
+    if plan.nothing:
+        raise NothingToLearn(plan.nothing, hint=next_step(plan), newest=plan.windows[-1])
+    room = plan.room if here else None
     if room is not None and room.fit is Fit.NOT:
         gib = 1 << 30
         cure = f"set {', '.join(room.changes)}" if room.changes else "choose a smaller model.base or another device"
@@ -89,6 +100,67 @@ def require_room(store: Store, home: Home, settings: Settings, mailbox: str, win
             "too little for the longest chunk alone",
             hint=cure,
         )
+
+
+def next_step(plan: Plan) -> str:
+    """What to do about a plan that has nothing to train on."""
+    if plan.owner and not any(count for _, count in plan.owner):
+        named = ", ".join(address for address, _ in plan.owner)
+        query = '`mailtide sql "SELECT sender, count(*) FROM messages GROUP BY 1 ORDER BY 2 DESC"`'
+        return (
+            f"no mail of {plan.mailbox} is from {named}: set mailboxes.{plan.mailbox}.owner to addresses as mails bear "
+            f"them ({query} lists those)"
+        )
+    return "wait for the next window"
+
+
+def owner_mails(store: Store, home: Home, settings: Settings, request: RunRequest) -> tuple[tuple[str, int], ...]:
+    """The owner's addresses as the settings name them, where replies are learned, and how many mails of each there are."""
+    if not request.owner:
+        return ()
+    key = PeopleKey.read(home.people_key)
+    named = {address: key.of("address", address.strip().lower()) for address in settings.mailbox(request.mailbox).owner}
+    marks = ", ".join("?" for _ in request.owner)
+    counts = dict(
+        store.query(
+            f"SELECT sender_key, count(*) FROM message_rows WHERE mailbox = ? AND sender_key IN ({marks}) GROUP BY 1",
+            [request.mailbox, *request.owner],
+        )
+    )
+    return tuple((address, int(counts.get(hashed, 0))) for address, hashed in named.items() if hashed in request.owner)
+
+
+def _too_long(request: RunRequest, shape: Shape, longest: int) -> str:
+    """That a chunk of ``longest`` tokens of the model exceeds what it reads at once; "" where none does."""
+    own, asked = shape.context, request.settings.model.context
+    context = min(filter(None, (own, asked)), default=longest)
+    if longest <= context:
+        return ""
+    more = f", or model.context up to {own:,}" if context < own else ""
+    return (
+        f"the longest chunk takes about {longest:,} tokens of this model, which reads {context:,}; what exceeds that is "
+        f"left out. A home made with a smaller chunk.max_tokens{more} avoids it"
+    )
+
+
+def _unchosen(home: Home, request: RunRequest, exclusions: Exclusions) -> str:
+    """Why no checkpoint is chosen and nothing stops early, where the settings ask for that; "" where val can spare threads
+    to choose by."""
+    train, least = request.settings.train, request.settings.min_threads
+    if not (train.patience or train.retry.attempts):
+        return ""
+    threads: set[str] = set()
+    for shard in request.shards:
+        table = read_examples(home, request, shard, columns=("chunk_id", "thread_id", "split"))
+        held = table.filter(pc.equal(table["split"], Split.VAL.value)).to_pylist()
+        threads |= {row["thread_id"] for row in held if not exclusions.hold(row["thread_id"], row["chunk_id"])}
+        if selecting_threads(threads, least) is not None:
+            return ""
+    off = [name for name, on in (("train.patience", train.patience), ("train.retry", train.retry.attempts)) if on]
+    return (
+        f"the last checkpoint is taken, and {' and '.join(off)} {'do' if len(off) > 1 else 'does'} nothing: val holds "
+        f"{len(threads)} threads, and from {2 * least} on (twice gate.min_threads) half of them may choose"
+    )
 
 
 def _trains_elsewhere(settings: Settings) -> bool:

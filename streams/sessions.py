@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from pipeline.chunking.tier_limits import TierUse
@@ -23,7 +23,8 @@ from registry.named import no_run
 from streams.bases import ready_base
 from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
-from streams.claims import Windows, claim, last_failure
+from streams.claims import NothingToLearn, Windows, claim, last_failure
+from streams.course import course_of, kept_checkpoint
 from streams.deploying import deploy_pending
 from streams.lease import training_lease
 from streams.planning import require_room
@@ -42,7 +43,7 @@ class RunReport:
     """What a run did. Losses are nats per token on the val chunks that the gate compared: ``before`` under the champion
     that was challenged (the bare base where there was none), ``after`` under the run's adapter. ``cost`` is what was
     noted of it. ``tiers`` say what was used of each quality tier, where the settings limited any. ``failed_before``
-    is the run that failed on just this evidence before it."""
+    is the run that failed on just this evidence before it. ``course`` says how training went, in sentences."""
 
     run_id: str
     mailbox: str
@@ -68,6 +69,7 @@ class RunReport:
     tiers: tuple[TierUse, ...] = ()
     training_seconds: dict[str, float] = field(default_factory=dict)
     failed_before: str | None = None
+    course: tuple[str, ...] = ()
 
 
 def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_progress: OnProgress) -> Iterator[RunReport]:
@@ -89,7 +91,10 @@ def retrain(home: Home, settings: Settings, mailbox: str, windows: Windows, on_p
                     require_room(store, home, settings, mailbox, windows)
                     require_budget(store, home, settings, mailbox, windows, utc_now())
                     request = claim(store, home, settings, mailbox, windows, utc_now())
-            except NothingToDo:
+            except NothingToDo as nothing:
+                if windows.each and isinstance(nothing, NothingToLearn):
+                    windows = replace(windows, past=nothing.newest)
+                    continue
                 deploy_pending(home, settings)  # a promotion that a crash left undeployed
                 if not done:
                     raise
@@ -201,4 +206,5 @@ def report_of(store: Store, home: Home, run_id: str) -> RunReport:
         old_after=old.after if old else None,
         tiers=read_manifest(home.run(run_id) / MANIFEST).tiers if result else (),
         failed_before=failure.run_id if failure else None,
+        course=(*course_of(home, request, result), kept_checkpoint(home.run(run_id), result)) if result else (),
     )

@@ -37,8 +37,11 @@ class Plan:
     ``cost`` are None until a run has measured a rate, ``room`` where the memory cannot be estimated. ``tiers`` are
     there where the settings limit quality tiers. ``refused`` says why ``mailtide retrain`` would not ask for this run,
     each with the next step: its base, its parent or a tracker is not of use. ``failed`` says which run on just this
-    evidence failed before, and why; "" where none did. ``begins`` says of a run that begins a new lineage, where there is
-    a champion, which base that stands on; else "".
+    evidence failed before, and why; "" where none did. ``nothing`` says why nothing would be trained; else "".
+    ``unchosen`` says why no checkpoint is chosen and nothing stops early, where the settings ask for that; else "".
+    ``too_long`` says that chunks exceed the model's context; else "".
+    ``owner`` holds, where replies are learned, the owner's addresses and how many mails of each the mailbox holds.
+    ``begins`` says of a run that begins a new lineage, where there is a champion, which base that stands on; else "".
     """
 
     run_id: str
@@ -62,12 +65,16 @@ class Plan:
     tiers: tuple[TierUse, ...] = ()
     refused: tuple[str, ...] = ()
     failed: str = ""
+    nothing: str = ""
+    unchosen: str = ""
+    too_long: str = ""
+    owner: tuple[tuple[str, int], ...] = ()
     begins: str = ""
 
     @property
     def is_possible(self) -> bool:
         """Whether ``mailtide retrain`` would ask for this run, its cost apart."""
-        return not self.refused and (self.room is None or self.room.fit is not Fit.NOT)
+        return not self.refused and not self.nothing and (self.room is None or self.room.fit is not Fit.NOT)
 
     @property
     def tokens(self) -> int:
@@ -120,7 +127,20 @@ def plan_run(
         cost=None if seconds is None else seconds / 3600 * prices.per_hour,
         currency=prices.currency,
         tiers=manifest.tiers,
+        nothing=lacking(request, manifest),
     )
+
+
+def lacking(request: RunRequest, manifest: Manifest) -> str:
+    """Why a run would have nothing to train on, in a sentence; "" where it has something."""
+    if manifest.of(Role.NEW).num_rows:
+        return ""
+    what = "train chunk"
+    if request.settings.model.objective == "reply":
+        what = "reply of the owner to train on (who wrote a mail is recorded since shards have format 2)"
+    if any(tier.left_out for tier in manifest.tiers):
+        what += " but those that replay.tier_caps and replay.tier_weights leave out"
+    return f"the new windows of {request.mailbox} hold no {what}"
 
 
 def prepare_run(home: Home, request: RunRequest, run_dir: Path) -> Prepared:
@@ -133,13 +153,9 @@ def prepare_run(home: Home, request: RunRequest, run_dir: Path) -> Prepared:
     if not exclusions.is_file() or sha256_file(exclusions) != request.exclusions_sha256:
         raise RunError(f"{exclusions} is missing or not the one requested", hint="ask for the run again")
     manifest = _manifest(home, request, run_dir)
-    if not manifest.of(Role.NEW).num_rows:
-        lacking = "train chunk"
-        if request.settings.model.objective == "reply":
-            lacking = "reply of the owner to train on (who wrote a mail is recorded since shards have format 2)"
-        if any(tier.left_out for tier in manifest.tiers):
-            lacking += " but those that replay.tier_caps and replay.tier_weights leave out"
-        raise NothingToDo(f"the new windows of {request.mailbox} hold no {lacking}", hint="wait for the next window")
+    nothing = lacking(request, manifest)
+    if nothing:
+        raise NothingToDo(nothing, hint="wait for the next window")
     path = run_dir / SCHEDULE
     if not path.exists():
         write_schedule(path, _schedule(request, manifest))

@@ -44,6 +44,14 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
         ],
     )
     tell_tiers(plan.tiers)
+    if plan.owner:
+        told = ", ".join(f"{address} ({count:,} mail{'' if count == 1 else 's'})" for address, count in plan.owner)
+        say(f"Replies of {told}; a chunk without one is no example.")
+    if plan.nothing:
+        from streams.planning import next_step
+
+        say(f"Nothing to train on: {plan.nothing}; {next_step(plan)}.")
+        return
     lengths = ", ".join(f"{count:,} {bucket.value}" for bucket, count in plan.buckets if count)
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
     click.echo(f"{epochs} of {plan.tokens_per_epoch[0]:,} tokens by the ruler, in chunks: {lengths}; {plan.steps:,} steps.")
@@ -58,6 +66,10 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
         if spent.cap is not None and spent.cost + (plan.cost or 0.0) > spent.cap:
             click.echo("  This run would be more than that: mailtide retrain refuses it until cost.cap is raised.")
     tell_room(plan)
+    if plan.too_long:
+        say(f"Context: {plan.too_long}.")
+    if plan.unchosen:
+        say(f"Checkpoints: {plan.unchosen}.")
     for why in plan.refused:
         click.echo(f"  mailtide retrain refuses this run: {why}.")
     gate = settings.gate
@@ -191,6 +203,8 @@ def tell_run(report: RunReport, currency: str, *, full: bool = False) -> None:
     for reason in further:
         say(f"    {reason}", hang=" " * 6)
     if full and report.seconds:
+        for sentence in report.course:
+            say(f"  training: {sentence}", hang=" " * 4)
         tell_tiers(report.tiers)
         print_table(
             ("rule", "figure", "low", "high", "threshold", "chunks", "threads", "ruling"),

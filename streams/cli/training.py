@@ -16,6 +16,7 @@ from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home
+    from pipeline.runs.plan import Plan
     from streams.claims import Windows
 
 
@@ -57,8 +58,8 @@ def _to_do_it(mailbox: str | None, window_range: tuple[int, int] | None, each: b
     return shlex.join([*words, *(word for override in overrides for word in ("--set", override))])
 
 
-def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> bool:
-    """Tells it; whether a retrain would do it."""
+def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> Plan:
+    """Tells it, and returns it."""
     from registry.named import the_mailbox
     from registry.spending import spending
     from streams.bases import read_base
@@ -83,7 +84,7 @@ def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tup
         from streams.cli.plans import tell_plan
 
         tell_plan(plan, settings, spent, waiting)
-    return plan.is_possible
+    return plan
 
 
 @click.command("plan", short_help="Show what a retrain would do, and how long it takes.")
@@ -98,11 +99,15 @@ def plan_command(
     window_range: tuple[int, int] | None,
     overrides: tuple[str, ...],
     as_json: bool,
-) -> None:
-    """Show what a retrain would train on, how many steps it would take, and how long."""
-    possible = _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
-    if possible and not as_json:
+) -> int:
+    """Show what a retrain would train on, how many steps it would take, and how long.
+
+    Exit code 3: there is nothing to do.
+    """
+    plan = _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
+    if plan.is_possible and not as_json:
         suggest(f"Next: {_to_do_it(mailbox, window_range, False, overrides)}")
+    return 3 if plan.nothing else 0
 
 
 @click.command("retrain", short_help="Train on what waits, measure, decide, promote.")
@@ -135,10 +140,10 @@ def retrain_command(
 
     settings = settings_of(home, overrides)
     if not (confirm or settings.auto_retrain):
-        possible = _show_plan(home, mailbox, _windows(window_range, each), overrides, as_json)
-        if possible and not as_json:
+        plan = _show_plan(home, mailbox, _windows(window_range, each), overrides, as_json)
+        if plan.is_possible and not as_json:
             suggest(f"Nothing was trained. To do it: {_to_do_it(mailbox, window_range, each, overrides)}")
-        return 0
+        return 3 if plan.nothing else 0
     with opened(home, settings) as store:
         name = the_mailbox(store, mailbox)
         require_no_other(store, name, _windows(window_range))

@@ -11,7 +11,7 @@ from pipeline.store import Store
 from registry.named import mailboxes
 from streams.bases import ready_base
 from streams.budget import require_budget
-from streams.claims import NEWLY_CLOSED, claim, draft, undecided
+from streams.claims import NEWLY_CLOSED, NothingToLearn, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
@@ -31,6 +31,7 @@ class Claiming:
         self._held = held
         self._board = board
         self._refused: dict[str, str] = {}
+        self._nothing: dict[str, str] = {}
 
     def claim(self) -> bool:
         """Asks for one run of each mailbox with a new closing and no run under way; whether it asked for any."""
@@ -66,12 +67,18 @@ class Claiming:
         self._board.training_is(TrainingState("waiting", text=f"reading the base model, {100 * done // (total or 1)} %"))
 
     def _is_refused(self, store: Store, mailbox: str) -> bool:
-        """Whether a run would not fit this device, has no base of use, or would pass the cap. Raises ``NothingToDo`` where
-        there is none to ask for."""
+        """Whether a run would have nothing to learn, would not fit this device, has no base of use, or would pass the cap.
+        That it has nothing is found out once. Raises ``NothingToDo`` where there is none to ask for."""
         try:
-            draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
+            request = draft(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
+            if self._nothing.get(mailbox) == request.run_id:
+                return True
             require_room(store, self._home, self._settings, mailbox, NEWLY_CLOSED)
             require_budget(store, self._home, self._settings, mailbox, NEWLY_CLOSED, utc_now())
+        except NothingToLearn as nothing:
+            log.info("no run of %s yet: %s", mailbox, nothing.message)
+            self._nothing[mailbox] = request.run_id
+            return True
         except RunError as refusal:
             self._refuse(mailbox, refusal)
             return True
