@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from pipeline.filelock import try_lock
@@ -30,13 +30,15 @@ def published(home: Home, run_id: str, on_step: OnStep) -> Iterator[OnStep]:
         on_step(step)
         now = time.monotonic()
         if step.stage != stage or now >= due:
-            write_atomic(path, json.dumps(asdict(step)).encode())
+            with suppress(OSError):  # a full disk is told by what needs the room
+                write_atomic(path, json.dumps(asdict(step)).encode())
             stage, due = step.stage, now + EVERY_SECONDS
 
     try:
         yield hear
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def step_of(home: Home, run_id: str) -> Step | None:

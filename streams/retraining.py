@@ -15,7 +15,7 @@ from streams.bus.contract import Bus, Handler, Subscription
 from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
 from streams.progress import published
 from streams.report.writing import try_to_write_report
-from streams.runner import OnStep, Runner, WorkerDied
+from streams.runner import OnStep, Runner, Step, WorkerDied
 from streams.stores import OpenStore
 from streams.times import utc_now
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 WORKER_LIVES = 3
 """How often a run is continued after its training process vanished, before it is decided failed."""
+
+STARTING = "start"
+"""The stage of a run before its training process says anything."""
 
 TRAINER = "trainer"
 """The consumer of requests."""
@@ -59,14 +62,16 @@ class Trainer:
         require_inputs(self._home, request)
 
     def _carry_out(self, run_id: str) -> None:
-        for life in range(1, WORKER_LIVES + 1):
-            try:
-                with published(self._home, run_id, self._on_step) as hear:
+        with published(self._home, run_id, self._on_step) as hear:
+            hear(Step(run_id, STARTING, 0, 0, ""))
+            for life in range(1, WORKER_LIVES + 1):
+                try:
                     self._runner.run(run_id, hear)
-                return
-            except WorkerDied as error:
-                if life == WORKER_LIVES:
-                    raise RunError(f"{error.message}, {WORKER_LIVES} times in a row", hint=error.hint) from error
+                    return
+                except WorkerDied as error:
+                    if life == WORKER_LIVES:
+                        raise RunError(f"{error.message}, {WORKER_LIVES} times in a row", hint=error.hint) from error
+                    hear(Step(run_id, STARTING, 0, 0, f"{error.message}; another one goes on from the last checkpoint"))
 
 
 class Judge:

@@ -72,7 +72,7 @@ def time_left(seconds: float) -> str:
 
 class NowAndThen:
     """Logs the steps of runs: the first of each stage, then one a minute, and every notice, which is a step without a
-    total."""
+    total, if it says something."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -83,6 +83,8 @@ class NowAndThen:
     def hear(self, step: Step) -> None:
         """Takes note of a step, and logs it when it is time to."""
         now, stage = self._clock(), (step.run_id, step.stage)
+        if not (step.total or step.text):
+            return
         if stage == self._stage and now - self._said_at < LOG_EVERY_SECONDS and step.total:
             return
         self._stage, self._said_at = stage, now

@@ -6,17 +6,23 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 
 import pytest
 
+from pipeline.events import Event, RunRequested
+from pipeline.home import Home
 from retrain.training.metrics import StepRecord
 from retrain.training.pace import Pacing
+from streams.bus.embedded import EmbeddedBus
 from streams.cli.output import progress as shown
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.wording import training_line
-from streams.runner import Step
+from streams.retraining import Trainer
+from streams.runner import OnStep, Runner, Step, WorkerDied
 from streams.telling import LOG_EVERY_SECONDS, NowAndThen, step_line, time_left
+from tests.support.stored import empty_mailbox
 
 
 def record(step: int, tokens: int, seconds: float) -> StepRecord:
@@ -77,6 +83,40 @@ def test_a_notice_waits_for_no_minute(caplog: pytest.LogCaptureFixture) -> None:
         "run 0a: train step 1 of 10, text",
         "run 0a: train: attempt 2 of at most 3",
     ]
+
+
+class Dying(Runner):
+    """A runner whose training process is killed a few times before it carries a run out."""
+
+    def __init__(self, home: Home, deaths: int) -> None:
+        super().__init__(home)
+        self.deaths = deaths
+
+    def run(self, run_id: str, on_step: OnStep) -> None:
+        if self.deaths:
+            self.deaths -= 1
+            raise WorkerDied("the training process was killed by signal 9")
+        on_step(Step(run_id, "train", 1, 10, "text"))
+
+
+def test_a_training_process_that_dies_is_told_of_when_another_one_goes_on(home: Home) -> None:
+    with empty_mailbox(home) as store:
+        bus = EmbeddedBus(lambda: nullcontext(store))
+        steps: list[Step] = []
+        asked = RunRequested(mailbox="main", run_id="0a", windows=(0,))
+        Trainer(home, Dying(home, 2), bus, steps.append).train(Event.of(asked, at=datetime(2026, 1, 1)))
+    died = "the training process was killed by signal 9; another one goes on from the last checkpoint"
+    assert [(step.stage, step.text) for step in steps] == [
+        ("start", ""),
+        ("start", died),
+        ("start", died),
+        ("train", "text"),
+    ]
+    board = Board(7, datetime(2026, 1, 1), ("train",))
+    board.training_is(TrainingState.of(steps[0]))
+    assert training_line(board.state) == "0 windows closed, 0 runs decided; run 0a: start"
+    board.closed(1)
+    assert training_line(board.state).startswith("1 window closed, 0 runs decided")
 
 
 def test_elsewhere_than_on_a_terminal_a_notice_is_a_line_at_once(capsys: pytest.CaptureFixture[str]) -> None:

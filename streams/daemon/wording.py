@@ -16,7 +16,7 @@ def training_line(state: DaemonState) -> str:
         doing = f"run {training.run_id}: {line}"
     else:
         doing = f"training {training.doing}{': ' if training.text else ''}{training.text}"
-    return f"{state.closed:,} windows closed, {state.runs:,} runs decided; {doing}"
+    return f"{_counted(state.closed, 'window')} closed, {_counted(state.runs, 'run')} decided; {doing}"
 
 
 def embedding_line(state: DaemonState) -> str:
@@ -26,7 +26,9 @@ def embedding_line(state: DaemonState) -> str:
         return ""
     if embedding.trouble:
         return f"New mail is not embedded: {embedding.trouble}"
-    return f"Embedding new mail: {embedding.doing}, {embedding.behind:,} mails behind"
+    if not embedding.behind:
+        return ""
+    return f"Embedding new mail: {embedding.doing}, {_counted(embedding.behind, 'mail')} behind"
 
 
 def closed_line(mailbox: str, windows: Sequence[int]) -> str:
@@ -34,3 +36,7 @@ def closed_line(mailbox: str, windows: Sequence[int]) -> str:
     if len(windows) == 1:
         return f"window {windows[0]} of {mailbox} closed"
     return f"windows {windows[0]} to {windows[-1]} of {mailbox} closed"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
