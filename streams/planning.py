@@ -158,7 +158,7 @@ def _unchosen(home: Home, request: RunRequest, exclusions: Exclusions) -> str:
             return ""
     off = [name for name, on in (("train.patience", train.patience), ("train.retry", train.retry.attempts)) if on]
     return (
-        f"the last checkpoint is taken, and {' and '.join(off)} {'do' if len(off) > 1 else 'does'} nothing: val holds "
+        f"the last is taken, and {' and '.join(off)} {'do' if len(off) > 1 else 'does'} nothing: val holds "
         f"{len(threads)} threads, and from {2 * least} on (twice gate.min_threads) half of them may choose"
     )
 

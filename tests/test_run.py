@@ -218,7 +218,7 @@ def test_a_checkpoint_that_was_changed_on_the_disk_is_made_again(
     told: list[Progress] = []
     execute(room.home, request.run_id, told.append)
     assert "step-000008 or one before it was changed on the disk" in "\n".join(progress.text for progress in told)
-    assert min(progress.done for progress in told if progress.step == "train") == 5
+    assert min(progress.done for progress in told if progress.step == "train" and progress.total) == 5
     reference, original, _ = uninterrupted
     assert reference.home.tokenised.exists() and not room.home.tokenised.exists()
     assert bytes_of(room, request) == bytes_of(reference, original)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.runs.runfiles import Loss, read_losses
 from retrain.evaluation.losses import EVAL_VERSION, losses_of, nats_of
+from retrain.evaluation.nll import token_nll
 from retrain.models.base import build
 from retrain.models.loaded import Loaded
 from retrain.models.model import BUILTIN_TARGETS, choose_compute, fresh_adapter, load_base, load_tokenizer
 from retrain.training import checkpoints
-from retrain.training.batches import Batch, Example, Source, encode, groups_of_like_length
+from retrain.training.batches import Batch, Example, Source, collate, encode, groups_of_like_length
 from retrain.training.checkpointing import Checkpointing
 from retrain.training.metrics import StepRecord
 from retrain.training.recipe import Recipe
@@ -141,6 +143,43 @@ def test_a_step_weighs_tokens_alike_however_batches_are_cut(base: Path, examples
         torch.testing.assert_close(weights(apart)[name], value, rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1e-3])
+def test_the_norm_of_the_gradient_is_noted_before_it_is_clipped(
+    clip: float, base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    model = adapted(base, quantize=False)
+    before = weights(model)
+    batch = Batch(0, tuple(examples[:2]))
+    (record,) = trained(model, [batch], tmp_path, replace(RECIPE, clip=clip, warmup=0.0, lr=1e-9))
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            value.data.copy_(before[name])
+    model.train()
+    nats = torch.stack([token_nll(model, collate([one], 1), COMPUTE).sum() for one in batch.examples]).sum()
+    torch.autograd.backward(nats / batch.n_labels)
+    squares = [float(value.grad.pow(2).sum()) for value in model.parameters() if value.grad is not None]
+    assert record.grad_norm == pytest.approx(math.sqrt(sum(squares)), rel=0.02)
+    assert sum(squares) > 1e-4
+
+
+def test_a_gradient_that_is_no_number_names_the_chunks_and_ruins_nothing(
+    base: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    model = adapted(base)
+    some = next(value for value in model.parameters() if value.requires_grad)
+    plan = saving(tmp_path, lambda name: [], every=1)
+
+    def burst(record: StepRecord) -> None:
+        if record.step == 2:
+            some.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(RunError, match=f"gradient is (nan|inf) at step 3, on chunks {examples[4].chunk_id}, "):
+        fit(Training(Loaded(model, COMPUTE, 1), pairs(examples), RECIPE, tmp_path, burst, plan))
+    assert all(bool(torch.isfinite(value).all()) for value in weights(model).values())
+    whole = checkpoints.newest_whole(tmp_path)
+    assert whole is not None and whole.step == 2
+
+
 def test_measuring_between_steps_changes_nothing(base: Path, examples: list[Example], tmp_path: Path) -> None:
     """On CPUs with AVX512-BF16, 4-bit layers used to be repacked for good by the first forward pass in eval mode."""
     measured, plain = adapted(base), adapted(base)
@@ -225,6 +264,8 @@ def test_a_tracker_hears_the_losses(base: Path, examples: list[Example], tmp_pat
     events.Reload()
     told = events.Scalars("train/loss")
     assert [(event.step, event.value) for event in told] == [(r.step, pytest.approx(r.loss, rel=1e-5)) for r in records]
+    norms = [event.value for event in events.Scalars("train/grad_norm")]
+    assert norms == pytest.approx([record.grad_norm for record in records], rel=1e-5)
     on_val = {event.step: event.value for event in events.Scalars("eval/loss")}
     for checkpoint in checkpoints.find(tmp_path / "checkpoints"):
         losses = read_losses(checkpoint.folder / checkpoints.LOSSES)

@@ -105,6 +105,7 @@ class Asking:
 
     def __init__(self, tokenizer: Any, context: int, most: int, reserve: int, *, template: Template | None = None) -> None:
         self._tokenizer = tokenizer
+        self._opening: tuple[int, ...]
         if template is None:
             self._opening = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
             self._answering: tuple[int, ...] | None = None

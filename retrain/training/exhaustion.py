@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 
 import torch
 
@@ -17,11 +18,28 @@ WORDS = (
 """How DuckDB, torch's allocator for CPUs, and CUDA's runtime and libraries say it in errors that mean other things too."""
 
 
+NO_PRIMITIVE = "could not create a primitive"
+"""How oneDNN says on a CPU that it found no memory for the machine code that it writes, or may not write any."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out, on a GPU or beside one."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(words in str(error) for words in WORDS)
+    said = str(error)
+    return any(words in said for words in WORDS) or (NO_PRIMITIVE in said and not _code_is_forbidden())
+
+
+def _code_is_forbidden() -> bool:
+    """Whether the system lets this process write no machine code, as systemd's MemoryDenyWriteExecute does: then oneDNN
+    fails however much memory there is."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def free_memory() -> None:

@@ -15,7 +15,8 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step: ``loss`` in nats per token, ``tokens`` through the model so far, ``seconds`` since the start."""
+    """One optimizer step: ``loss`` in nats per token, ``tokens`` through the model so far, ``seconds`` since the start;
+    ``grad_norm`` is the gradient's before it was clipped, None where an earlier version did not note it."""
 
     step: int
     steps: int
@@ -24,6 +25,7 @@ class StepRecord:
     lr: float
     tokens: int
     seconds: float
+    grad_norm: float | None = None
 
 
 class MetricsFile:

@@ -57,6 +57,11 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
         clock=study.clock,
     )
     start = trained_state(study.model)
+    lengths = {example.chunk_id: len(example.ids) for batch in study.batches for example in batch.examples}
+    full = sum(length >= study.context for length in lengths.values())
+    if full:
+        text = f"{full:,} of {len(lengths):,} chunks fill the model's context of {study.context:,} tokens; more is left out"
+        progress(Progress(study.request.run_id, "train", 0, 0, text))
     if study.selecting is None and (settings.patience or settings.retry.attempts):
         progress(
             Progress(study.request.run_id, "train", 0, 0, nobody_chooses(settings, study.request.settings.min_threads))

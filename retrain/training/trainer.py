@@ -141,7 +141,8 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, training: Training, lanes: Lanes, ready: Callable[[int], list[Group | None]]) -> None:
         def heard(record: StepRecord) -> None:
             training.on_step(record)
-            self._track({"loss": record.loss, "learning_rate": record.lr, "tokens": record.tokens, "epoch": record.epoch})
+            figures = {"loss": record.loss, "learning_rate": record.lr, "tokens": record.tokens, "epoch": record.epoch}
+            self._track({**figures, "grad_norm": record.grad_norm or 0.0})
 
         loaded, clock = training.loaded, training.clock
         self._training = training
@@ -191,6 +192,18 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
             )
         self._meter.add(batch, value, self.optimizer.param_groups[0]["lr"])
         return total
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        """The gradient's norm before it was clipped. Raises ``RunError`` when it is no number, while the weights still
+        are."""
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        if not math.isfinite(norm):
+            step = self.state.global_step + 1
+            raise RunError(
+                f"the gradient is {norm} at step {step}, on chunks {self._chunks_of(step)}", hint="lower train.lr"
+            )
+        self._meter.grad_norm = norm
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: tokens and seconds are."""
@@ -261,17 +274,21 @@ class ScheduleTrainer(Trainer):  # type: ignore[misc]
     def _require_finite(self, step: int, weights: Iterable[torch.Tensor]) -> None:
         if all(bool(torch.isfinite(weight).all()) for weight in weights):
             return
-        each = self.args.gradient_accumulation_steps
-        made = self._training.batches[(step - 1) * each : step * each]
-        names = ", ".join(example.chunk_id for batch in made for example in batch.examples)
         raise RunError(
-            f"the weights are not finite after step {step}, on chunks {names}",
+            f"the weights are not finite after step {step}, on chunks {self._chunks_of(step)}",
             hint="lower train.lr or train.clip",
         )
 
+    def _chunks_of(self, step: int) -> str:
+        """The ids of all chunks of an optimizer step."""
+        each = self.args.gradient_accumulation_steps
+        made = self._training.batches[(step - 1) * each : step * each]
+        return ", ".join(example.chunk_id for batch in made for example in batch.examples)
+
 
 class StepMeter(TrainerCallback):  # type: ignore[misc]
-    """Adds up what the batches of an optimizer step report, and passes it on when the step is made."""
+    """Adds up what the batches of an optimizer step report, and passes it on when the step is made; ``grad_norm`` is its
+    gradient's."""
 
     def __init__(
         self, batches: Sequence[Batch], accumulation: int, on_step: Callable[[StepRecord], None], clock: Clock
@@ -282,6 +299,7 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
         self._clock = clock
         self._started = time.monotonic()
         self._gradients_at = time.perf_counter()
+        self.grad_norm: float | None = None
         self._loss = 0.0
         self._lr = 0.0
         self._epoch = 0
@@ -295,7 +313,8 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]
         self._clock.until_now("optimizer", self._gradients_at)
         tokens = self._tokens[min(state.global_step * self._accumulation, len(self._tokens)) - 1]
         seconds = time.monotonic() - self._started
-        self._on_step(StepRecord(state.global_step, state.max_steps, self._epoch, self._loss, self._lr, tokens, seconds))
+        made = (state.global_step, state.max_steps, self._epoch, self._loss, self._lr, tokens, seconds, self.grad_norm)
+        self._on_step(StepRecord(*made))
         self._loss = 0.0
 
 
