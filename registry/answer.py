@@ -12,10 +12,8 @@ from datetime import datetime
 from pipeline.domain import StoredMessage
 from pipeline.home import Home
 from pipeline.store import Store
-from registry.finding import Engine, find, nearest_passage
+from registry.finding import BY_WORDS, Search, find, nearest_passage
 from registry.indexes import searched_text
-from registry.remote_indexes import Remote
-from retrain.search.embedder import Embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +55,15 @@ class Answer:
         return self.citations[0].passage if self.citations else ""
 
 
-def answer(
-    store: Store,
-    home: Home,
-    mailbox: str,
-    question: str,
-    k: int = 5,
-    *,
-    engine: Engine = "bm25",
-    embedder: Embedder | None = None,
-    remote: Remote | None = None,
-) -> Answer:
+def answer(store: Store, home: Home, mailbox: str, question: str, k: int = 5, search: Search = BY_WORDS) -> Answer:
     """The ``k`` mails of a mailbox that fit best, each with its best passage; indexes are brought up to date first."""
-    found = find(store, home, mailbox, question, k, engine=engine, embedder=embedder, remote=remote)
+    found = find(store, home, mailbox, question, k, search)
     messages = store.messages_by_key(mailbox, [hit.message_key for hit in found.hits])
     citations = []
     for hit in found.hits:
         message = messages.get(hit.message_key)
         text = searched_text(message) if message else ""
-        start, end = hit.passage or nearest_passage(text, question, embedder)
+        start, end = hit.passage or nearest_passage(text, question, search.embedder)
         if message and text[start:end]:  # an erased mail has no words left, whatever an index still says
             citations.append(_cite(message, text[start:end], hit.score))
     return Answer(mailbox, question, tuple(citations), found.unknown)

@@ -31,6 +31,19 @@ Engine = Literal["bm25", "vectors", "hybrid", "weaviate"]
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """What finds the mails of one mailbox, loaded and ready. Every engine but ``bm25`` needs the embedder, and ``weaviate``
+    its server too."""
+
+    engine: Engine
+    embedder: Embedder | None = None
+    remote: Remote | None = None
+
+
+BY_WORDS = Search("bm25")
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A mail that fits, and the place of the passage that does where it is known."""
 
@@ -47,28 +60,18 @@ class Found:
     unknown: int = 0
 
 
-def find(
-    store: Store,
-    home: Home,
-    mailbox: str,
-    question: str,
-    k: int,
-    *,
-    engine: Engine = "bm25",
-    embedder: Embedder | None = None,
-    remote: Remote | None = None,
-) -> Found:
-    """The ``k`` mails that fit best; indexes are brought up to date first. Every engine but ``bm25`` needs the embedder,
-    and ``weaviate`` its server too."""
+def find(store: Store, home: Home, mailbox: str, question: str, k: int, search: Search = BY_WORDS) -> Found:
+    """The ``k`` mails that fit best; indexes are brought up to date first."""
+    engine, embedder = search.engine, search.embedder
     if engine == "bm25":
         return Found(tuple(_by_words(store, home, mailbox, question, k)[:k]))
     if embedder is None:
         raise ValueError(f"{engine} needs an embedder")
     vectors, unknown = _vectors(store, home, mailbox, embedder)
     if engine == "weaviate":
-        if remote is None:
+        if search.remote is None:
             raise ValueError("weaviate needs a server")
-        return Found(_by_server(store, mailbox, question, k, vectors, embedder, remote), unknown)
+        return Found(_by_server(store, mailbox, question, k, vectors, embedder, search.remote), unknown)
     near = VectorIndex(vectors, embedder).search(question, FUSED_DEPTH)
     if engine == "vectors":
         return Found(tuple(Hit(key, score, None) for key, score in near[:k]), unknown)

@@ -11,11 +11,10 @@ from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
 from registry.answer import Answer, chat_messages
 from registry.decide import journal
-from registry.finding import Engine, chosen_engine
+from registry.finding import Search, chosen_engine
 from registry.named import adapter_of, reference
 from registry.quoting import fitted
-from registry.remote_indexes import Remote
-from retrain.search.embedder import Embedder, load_embedder
+from retrain.search.embedder import load_embedder
 from streams.bases import base_to_ask
 from streams.indexing import remote_of
 from streams.runner import require_training
@@ -57,15 +56,6 @@ class Writer:
         given = fitted(self.found, lambda some: pen.fits(chat_messages(some), tokens))
         read = len(given.answer.citations)
         return Written(pen.write(chat_messages(given.answer), tokens) if read else None, read, given.notice)
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What finds the mails of one mailbox, loaded and ready."""
-
-    engine: Engine
-    embedder: Embedder | None = None
-    remote: Remote | None = None
 
 
 def search_of(home: Home, settings: Settings, mailbox: str) -> Search:

@@ -21,7 +21,7 @@ from pipeline.store.rows import MailboxRow
 from pipeline.versions import VERSIONS
 from registry import finding
 from registry.answer import answer
-from registry.finding import Engine, chosen_engine, find
+from registry.finding import Engine, Search, chosen_engine, find
 from registry.indexes import standings, stored_vectors, writing
 from streams.cli.commands import carry_out
 from streams.indexing import rebuild
@@ -48,7 +48,7 @@ def test_vectors_find_what_shares_no_word_and_quote_the_passage_that_fits(store:
     assert answer(store, home, "main", "frequencies gateways beacons").citations == ()
     engines: tuple[Engine, ...] = ("vectors", "hybrid")
     for engine in engines:
-        found = answer(store, home, "main", asked, 1, engine=engine, embedder=embedder)
+        found = answer(store, home, "main", asked, 1, Search(engine, embedder))
         assert [mail.message_id for mail in found.citations] == ["1@example.org"]
         assert FACT in found.passage
         assert found.unknown == 0
@@ -57,7 +57,7 @@ def test_vectors_find_what_shares_no_word_and_quote_the_passage_that_fits(store:
 def test_both_rank_what_words_and_vectors_agree_on_first(store: Store, home: Home) -> None:
     for ordinal in range(6):
         store_mail(store, ordinal, FACT if ordinal == 3 else f"{FILLER} A beacon, number {ordinal}.")
-    found = find(store, home, "main", "gateway beacon frequency", 4, engine="hybrid", embedder=TrigramEmbedder())
+    found = find(store, home, "main", "gateway beacon frequency", 4, Search("hybrid", TrigramEmbedder()))
     assert found.hits[0].message_key == "3@example.org"
     assert found.hits[0].passage == (0, len(FACT))
     assert len({hit.message_key for hit in found.hits}) == 4
@@ -67,12 +67,10 @@ def test_only_new_mail_is_embedded(store: Store, home: Home) -> None:
     embedder = TrigramEmbedder()
     for ordinal in range(3):
         store_mail(store, ordinal, f"{FILLER} Number {ordinal}.")
-    find(store, home, "main", "notes", 1, engine="vectors", embedder=embedder)
+    find(store, home, "main", "notes", 1, Search("vectors", embedder))
     assert embedder.read == 3 + 1
     store_mail(store, 3, FACT)
-    assert (
-        find(store, home, "main", "beacon", 1, engine="vectors", embedder=embedder).hits[0].message_key == "3@example.org"
-    )
+    assert find(store, home, "main", "beacon", 1, Search("vectors", embedder)).hits[0].message_key == "3@example.org"
     assert embedder.read == 3 + 1 + 1 + 1
     assert [(one.index, one.state, one.lag) for one in standings(store, home, "main")][1] == ("vectors", "current", 0)
 
@@ -98,10 +96,10 @@ def test_much_new_mail_is_not_waited_for_but_told(store: Store, home: Home, monk
     embedder = TrigramEmbedder()
     for ordinal in range(2):
         store_mail(store, ordinal, FILLER)
-    find(store, home, "main", "notes", 1, engine="hybrid", embedder=embedder)
+    find(store, home, "main", "notes", 1, Search("hybrid", embedder))
     for ordinal in range(2, 5):
         store_mail(store, ordinal, f"{FACT} {ordinal}")
-    found = find(store, home, "main", "gateway beacon", 5, engine="hybrid", embedder=embedder)
+    found = find(store, home, "main", "gateway beacon", 5, Search("hybrid", embedder))
     assert found.unknown == 3
     assert found.hits[0].message_key.startswith(("2@", "3@", "4@")), "words find it all the same"
     assert [one.lag for one in standings(store, home, "main")] == [0, 3]
@@ -111,7 +109,7 @@ def test_who_finds_another_at_work_uses_what_is_there(store: Store, home: Home) 
     store_mail(store, 0, FACT)
     with writing(home, "main") as allowed:
         assert allowed
-        found = find(store, home, "main", "beacon", 1, engine="vectors", embedder=TrigramEmbedder())
+        found = find(store, home, "main", "beacon", 1, Search("vectors", TrigramEmbedder()))
         assert (found.hits, found.unknown) == ((), 1)
         with pytest.raises(MailtideError, match="another process is indexing main"):
             _rebuild(home, store, TrigramEmbedder())
@@ -121,14 +119,14 @@ def test_damage_is_seen_and_made_good(store: Store, home: Home) -> None:
     store_mail(store, 0, FACT)
     embedder = TrigramEmbedder()
     assert [one.state for one in standings(store, home, "main")] == ["missing", "missing"]
-    find(store, home, "main", "beacon", 1, engine="hybrid", embedder=embedder)
+    find(store, home, "main", "beacon", 1, Search("hybrid", embedder))
     assert [one.state for one in standings(store, home, "main")] == ["current", "current"]
     for file in (*(home.index("main") / "bm25").glob("*/*.npy"), home.index("main") / "vectors" / "vectors.parquet"):
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
     assert [one.state for one in standings(store, home, "main")] == ["damaged", "damaged"]
-    assert find(store, home, "main", "beacon", 1, engine="hybrid", embedder=embedder).hits
+    assert find(store, home, "main", "beacon", 1, Search("hybrid", embedder)).hits
     assert [one.state for one in standings(store, home, "main")] == ["current", "current"]
 
 
@@ -155,7 +153,7 @@ def test_auto_is_words_until_there_are_vectors_and_a_model(store: Store, home: H
     assert chosen_engine(IndexSettings(engine="vectors"), home, "main") == "vectors"
     assert chosen_engine(settings, home, "main") == "bm25"
     store_mail(store, 0, FACT)
-    find(store, home, "main", "beacon", 1, engine="vectors", embedder=TrigramEmbedder())
+    find(store, home, "main", "beacon", 1, Search("vectors", TrigramEmbedder()))
     assert chosen_engine(settings, home, "main") == "bm25", "the model is not there"
 
 

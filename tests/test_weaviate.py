@@ -21,7 +21,7 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.store import Store
 from registry.answer import answer
-from registry.finding import find
+from registry.finding import Search, find
 from registry.indexes import stored_vectors
 from registry.remote_indexes import Remote, held_up_to
 from retrain.search.engines import rank
@@ -133,11 +133,11 @@ def test_an_answer_rests_on_the_server_which_is_kept_level(store: Store, home: H
     store_mail(store, 0, FILLER, subject="Notes")
     store_mail(store, 1, f"{FILLER}\n\n{FACT}\n\nBest, Maurice", subject="Licence")
     asked = "frequencies of gateways transmitting beacons"
-    found = answer(store, home, "main", asked, 1, engine="weaviate", embedder=embedder, remote=remote)
+    found = answer(store, home, "main", asked, 1, Search("weaviate", embedder, remote))
     assert [mail.message_id for mail in found.citations] == ["1@example.org"]
     assert FACT in found.passage
     store_mail(store, 2, "Zephyr is the name of the new printer.")
-    later = find(store, home, "main", "zephyr", 1, engine="weaviate", embedder=embedder, remote=remote)
+    later = find(store, home, "main", "zephyr", 1, Search("weaviate", embedder, remote))
     assert [hit.message_key for hit in later.hits] == ["2@example.org"]
     vectors = stored_vectors(home, "main", embedder)
     with connected(address, embedder) as server:
@@ -203,7 +203,7 @@ def test_a_huge_mail_and_one_without_words_are_taken(address: Address) -> None:
 
 def test_an_empty_mailbox_finds_nothing(store: Store, home: Home, address: Address) -> None:
     remote = Remote(address, "store")
-    found = find(store, home, "main", "anything", 3, engine="weaviate", embedder=TrigramEmbedder(), remote=remote)
+    found = find(store, home, "main", "anything", 3, Search("weaviate", TrigramEmbedder(), remote))
     assert found.hits == ()
 
 

@@ -46,9 +46,7 @@ def ask_command(
         name = the_mailbox(store, mailbox)
     search = search_of(home, settings, name)
     with opened(home) as store:
-        found = answer(
-            store, home, name, question, count, engine=search.engine, embedder=search.embedder, remote=search.remote
-        )
+        found = answer(store, home, name, question, count, search)
         writer = write_answer(store, home, settings, name, found, adapter_id, generate=generate)
     written = writer.write() if writer is not None and found.citations else None
     if as_json:

@@ -7,8 +7,8 @@ import threading
 from pipeline.config.settings import Settings
 from pipeline.home import Home
 from registry.answer import Answer, answer
-from registry.finding import chosen_engine
-from streams.answering import Search, search_of
+from registry.finding import Search, chosen_engine
+from streams.answering import search_of
 from streams.server.storeroom import Storeroom
 
 
@@ -28,16 +28,7 @@ class MailSearch:
         with self._lock:
             search = self._ready()
             with self._storeroom.reading() as store:
-                return answer(
-                    store,
-                    self._home,
-                    self._mailbox,
-                    question,
-                    k,
-                    engine=search.engine,
-                    embedder=search.embedder,
-                    remote=search.remote,
-                )
+                return answer(store, self._home, self._mailbox, question, k, search)
 
     def _ready(self) -> Search:
         """Vectors may come to be there while the server runs."""
