@@ -8,7 +8,7 @@ no leak, and a reply's quotes are not among its words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.chunking.shards import read_meta, read_texts
+from pipeline.chunking.chunks import read_slice
+from pipeline.chunking.texts import ShardTexts
 from pipeline.copies.minhash import LIKELY, Bands, Signatures, agreement, bands_of, candidates
 from pipeline.copies.shingles import Likeness, likeness
-from pipeline.copies.signatures import Block, Passage, read_block, read_shard, words_at, write_block
+from pipeline.copies.signatures import Block, Passage, read_block, read_shard, write_block
 from pipeline.domain import Split
 from pipeline.home import Home, private_dir
 from pipeline.runs.runfiles import NEAR_COPY
@@ -28,6 +29,11 @@ from pipeline.store.rows import ClosingRow, ExclusionRow, ShardRow
 
 _RANK = {Split.TRAIN.value: 0, Split.VAL.value: 1, Split.TEST.value: 2}
 """Of two splits the one with the higher rank is held out from the other."""
+
+AT_ONCE = 1_024
+"""Held-out passages that are compared at once: what they are compared with is then near them in the shards, mostly."""
+
+SHARDS_OPEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +53,55 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """Passages of one or more windows, row by row, those of train before those of val before those of test: what is held
-    out, and all that it is held out from, are a range each. ``ranks`` are of their splits."""
+    """Passages of one or more windows and their signatures, row by row.
+
+    ``order`` names the rows of train before those of val before those of test: what is held out, and all that it is held
+    out from, are a range each of ``ranks`` (of their splits) and ``bands``, which run along it.
+    """
 
     passages: tuple[Passage, ...]
-    ranks: npt.NDArray[np.int8]
     signatures: Signatures
+    order: npt.NDArray[np.intp]
+    ranks: npt.NDArray[np.int8]
     bands: Bands
 
     @classmethod
-    def of(cls, passages: tuple[Passage, ...], signatures: Signatures, bands: Bands) -> _Shelf:
-        ranks = np.array([_RANK[passage.split] for passage in passages], np.int8)
-        order = np.argsort(ranks, kind="stable")
-        ordered = np.ascontiguousarray(bands[:, order])
-        return cls(tuple(passages[at] for at in order), ranks[order], signatures[order], ordered)
+    def of(cls, passages: tuple[Passage, ...], signatures: Signatures, order: npt.NDArray[np.intp], bands: Bands) -> _Shelf:
+        """``order`` names every row once; ``bands`` run along it, and are sorted where they are."""
+        ranks = np.array([_RANK[passages[row].split] for row in order], np.int8)
+        by_rank = np.argsort(ranks, kind="stable")
+        for keys in bands:
+            keys[:] = keys[by_rank]
+        return cls(passages, signatures, order[by_rank], ranks[by_rank], bands)
 
     @classmethod
     def of_block(cls, block: Block) -> _Shelf:
-        return cls.of(block.passages, block.signatures, bands_of(block.signatures))
+        return cls.of(block.passages, block.signatures, np.arange(len(block.passages)), bands_of(block.signatures))
 
     def with_(self, other: _Shelf) -> _Shelf:
         return _Shelf.of(
             (*self.passages, *other.passages),
             np.concatenate([self.signatures, other.signatures]),
+            np.concatenate([self.order, other.order + len(self.order)]),
             np.concatenate([self.bands, other.bands], axis=1),
         )
 
-    def rows(self, first: int, end: int) -> slice:
-        """The rows whose rank is at least ``first`` and below ``end``."""
-        return slice(int(np.searchsorted(self.ranks, first)), int(np.searchsorted(self.ranks, end)))
+    def parts(self, rank: int) -> Iterator[slice]:
+        """The range of ``rank``, so much at a time as is compared at once; what belongs to a chunk stays together."""
+        end, last = self.below(rank).stop, self.below(rank + 1).stop
+        while end < last:
+            first, end = end, min(end + AT_ONCE, last)
+            while end < last and self._chunk(end) == self._chunk(end - 1):
+                end += 1
+            yield slice(first, end)
+
+    def below(self, rank: int) -> slice:
+        """The range of all ranks below ``rank``."""
+        return slice(0, int(np.searchsorted(self.ranks, rank)))
+
+    def _chunk(self, at: int) -> str:
+        passage: Passage = self.passages[self.order[at]]
+        return passage.chunk_id
 
 
 class NearCopies:
@@ -99,7 +125,7 @@ class NearCopies:
             self._shards = {row.window_idx: row for row in rows}
             self._shelves = []
             for row in rows:
-                self._put(self._read(row))
+                self._put(_Shelf.of_block(self._read(row)))
         self._shards[closing.window_idx] = shard
         write_block(self._path(block.window_idx), block)
         texts = _Texts(self._home, self._shards)
@@ -113,15 +139,15 @@ class NearCopies:
                 seen = None if known else texts.likeness(one, other)
                 if seen is not None and seen.near_copy:
                     found[one.chunk_id] = Pair(one, other, seen)
-        self._put(block)
+        self._put(new)
         return [
             ExclusionRow(self._mailbox, pair.held.thread_id, chunk_id, pair.reason, closing.window_idx, closing.closed_at)
             for chunk_id, pair in sorted(found.items())
         ]
 
-    def _put(self, block: Block) -> None:
-        """Adds a block; shelves of like size become one, so that there are few, and each row is moved few times."""
-        self._shelves.append(_Shelf.of_block(block))
+    def _put(self, shelf: _Shelf) -> None:
+        """Adds a shelf; those of like size become one, so that there are few, and each row is moved few times."""
+        self._shelves.append(shelf)
         while len(self._shelves) > 1 and len(self._shelves[-2].passages) < 2 * len(self._shelves[-1].passages):
             last = self._shelves.pop()
             self._shelves[-1] = self._shelves[-1].with_(last)
@@ -143,13 +169,12 @@ class NearCopies:
 
 
 class _Texts:
-    """Words of passages, from the shards, each chunk read once."""
+    """Words of passages, from the shards."""
 
     def __init__(self, home: Home, shards: Mapping[int, ShardRow]) -> None:
         self._home = home
         self._shards = shards
-        self._starts: dict[int, dict[str, list[int]]] = {}
-        self._read: dict[str, str | None] = {}
+        self._open: dict[int, ShardTexts] = {}
 
     def likeness(self, held: Passage, other: Passage) -> Likeness | None:
         """How alike they are, word for word; None where one was erased."""
@@ -157,32 +182,26 @@ class _Texts:
         return None if ours is None or theirs is None else likeness(ours, theirs)
 
     def _words(self, passage: Passage) -> str | None:
-        shard = self._shards[passage.window_idx]
-        folder = self._home.root / shard.shard_path
-        if passage.window_idx not in self._starts:
-            meta = read_meta(folder, shard.shard_sha256, columns=("chunk_id", "starts"))
-            starts = dict(zip(meta["chunk_id"].to_pylist(), meta["starts"].to_pylist(), strict=True))
-            self._starts[passage.window_idx] = starts
-        wanted = passage.chunk_id
-        if wanted not in self._read:
-            self._read[wanted] = read_texts(folder, shard.shard_sha256, [wanted], excluded=[wanted]).get(wanted)
-        text = self._read[wanted]
-        return None if text is None else words_at(text, self._starts[passage.window_idx][wanted], passage.place)
+        window_idx = passage.window_idx
+        if window_idx not in self._open:
+            if len(self._open) >= SHARDS_OPEN:
+                del self._open[next(iter(self._open))]
+            shard = self._shards[window_idx]
+            self._open[window_idx] = ShardTexts(self._home.root / shard.shard_path, shard.shard_sha256)
+        message = self._open[window_idx].message(passage.chunk_id, passage.place)
+        return None if message is None else read_slice(message).words
 
 
-def _likely(held: _Shelf, others: _Shelf) -> list[tuple[Passage, Passage]]:
-    """Held-out passages and those of another split that their signatures make likely copies, the likeliest first."""
-    return [pair for rank in (1, 2) for pair in _likely_of_rank(rank, held, others)]
-
-
-def _likely_of_rank(rank: int, held: _Shelf, others: _Shelf) -> list[tuple[Passage, Passage]]:
-    """Those whose held-out passage is of ``rank``. It is compared with lower ranks alone: as few candidates of a passage
-    are looked at, copies of its own split would hide the others."""
-    ours, theirs = held.rows(rank, rank + 1), others.rows(0, rank)
-    places: npt.NDArray[Any] = candidates(held.bands[:, ours], others.bands[:, theirs])
-    if not len(places):
-        return []
-    one, other = places[:, 0] + ours.start, places[:, 1]
-    alike = agreement(held.signatures[one], others.signatures[other])
-    order = np.lexsort((other, one, -alike))
-    return [(held.passages[one[at]], others.passages[other[at]]) for at in order if alike[at] >= LIKELY]
+def _likely(held: _Shelf, others: _Shelf) -> Iterator[tuple[Passage, Passage]]:
+    """Held-out passages and those of another split that their signatures make likely copies, of each chunk the likeliest
+    first. They are compared with lower ranks alone: as few candidates of a passage are looked at, copies of its own split
+    would hide the others."""
+    for rank in (1, 2):
+        theirs = others.bands[:, others.below(rank)]
+        for part in held.parts(rank):
+            places: npt.NDArray[Any] = candidates(held.bands[:, part], theirs)
+            ours, near = held.order[places[:, 0] + part.start], others.order[places[:, 1]]
+            alike = agreement(held.signatures[ours], others.signatures[near])
+            for at in np.lexsort((near, ours, -alike)):
+                if alike[at] >= LIKELY:
+                    yield held.passages[ours[at]], others.passages[near[at]]

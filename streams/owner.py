@@ -26,6 +26,10 @@ from streams.sealing import seal, unsealed
 if TYPE_CHECKING:
     from streams.copies import NearCopies
 
+FOLDED_BEFORE = 10_000
+"""Messages of the windows to be sealed above which the write-ahead logs are folded first: unfolded rows are held in memory
+(100 MB at most), and so is much of a large window while it is sealed."""
+
 
 class Owner:
     """Writes one store. ``now`` gives naive UTC and is asked once per batch."""
@@ -95,6 +99,8 @@ class Owner:
     def seal(self, mailbox: str) -> list[int]:
         """Writes every shard that is missing, also those that a crash left undone; returns their windows."""
         closings = unsealed(self._store, mailbox)
+        if sum(closing.n_messages for closing in closings) > FOLDED_BEFORE:
+            self._store.checkpoint()
         for closing in closings:
             seal(self._store, self._home, self._settings, self._ruler, closing, self._near_copies(mailbox))
         if closings:

@@ -18,14 +18,17 @@ from pipeline.privacy.canaries import CANARY, canary_chunks
 from pipeline.privacy.scrub import count_masked, masker
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, ClosingRow, MaskedRow, ShardRow
-from pipeline.store.tables import Packed
+from pipeline.store.tables import Packed, table_of
 from pipeline.versions import CHUNK_FORMAT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.chunking.shards import ShardDigests
     from pipeline.copies.signatures import BlockBuilder
     from streams.copies import NearCopies
 
-PACKED_AT_ONCE = 256
+AT_ONCE = 64
 
 
 def unsealed(store: Store, mailbox: str) -> list[ClosingRow]:
@@ -48,12 +51,11 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
 
     mailbox, idx = closing.mailbox, closing.window_idx
     folder = home.shard(mailbox, idx)
-    packed: list[Packed] = []
     masked: Counter[str] = Counter()
     block = BlockBuilder(idx)
     planted = canary_chunks(mailbox, idx, settings.privacy.canaries, partial(store.people.of, CANARY), ruler)
     chunks = chain(_chunks(store, settings, ruler, mailbox, idx), planted)
-    digests = write_shard(folder, _noted(chunks, packed, masked, block))
+    digests = write_shard(folder, _noted(chunks, masked, block))
     path = folder.relative_to(home.root).as_posix()
     payload = WindowClosed(
         mailbox=mailbox,
@@ -67,16 +69,16 @@ def seal(store: Store, home: Home, settings: Settings, ruler: Ruler, closing: Cl
     shard = ShardRow(mailbox, idx, digests.n_chunks, path, digests.chunks_sha256, digests.text_sha256, payload.event_id)
     counts = [MaskedRow(mailbox, idx, kind, n) for kind, n in sorted(masked.items())]
     excluded = copies.close(closing, block.block(), shard)
-    store.append([*packed, *counts, *excluded, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
+    rows = _rows(folder, digests)
+    store.append([*rows, *counts, *excluded, shard, *store.outbox_rows([Event.of(payload, at=closing.closed_at)])])
     return shard
 
 
-def _noted(chunks: Iterable[Chunk], packed: list[Packed], masked: Counter[str], block: BlockBuilder) -> Iterator[Chunk]:
-    """The same chunks; their rows are added to ``packed``, as a first window may hold a hundred thousand of them, what is
-    masked in their new text to ``masked``, and what near copies are found by to ``block``."""
+def _noted(chunks: Iterable[Chunk], masked: Counter[str], block: BlockBuilder) -> Iterator[Chunk]:
+    """The same chunks; what is masked in their new text is added to ``masked``, and what near copies are found by to
+    ``block``."""
     source = iter(chunks)
-    while batch := list(islice(source, PACKED_AT_ONCE)):
-        packed.append(Packed.of([chunk_row(chunk) for chunk in batch]))
+    while batch := list(islice(source, AT_ONCE)):
         for chunk in batch:
             masked.update(count_masked(chunk.text[chunk.new_from :]))
         block.add(batch)
@@ -89,21 +91,11 @@ def _chunks(store: Store, settings: Settings, ruler: Ruler, mailbox: str, window
         yield from build_chunks(earlier, new, settings=settings.chunk, ruler=ruler, mask=mask)
 
 
-def chunk_row(chunk: Chunk) -> ChunkRow:
-    """The store's row of a chunk: all but its text and offsets."""
-    return ChunkRow(
-        mailbox=chunk.mailbox,
-        chunk_id=chunk.chunk_id,
-        thread_id=chunk.thread_id,
-        window_idx=chunk.window_idx,
-        split=chunk.split.value,
-        sender=chunk.sender,
-        message_keys=chunk.message_keys,
-        n_context=chunk.n_context,
-        n_messages=chunk.n_messages,
-        n_tokens=chunk.n_tokens,
-        bucket=chunk.bucket.value,
-        tier=chunk.tier.value,
-        sha256=chunk.sha256,
-        format=CHUNK_FORMAT,
-    )
+def _rows(folder: Path, digests: ShardDigests) -> list[Packed]:
+    """What the store keeps of each chunk, read back from the shard: a first window may hold a hundred thousand of them."""
+    from pipeline.arrow import pa
+    from pipeline.chunking.shards import read_meta
+
+    columns = [name for name in table_of(ChunkRow).columns if name != "format"]
+    chunks = read_meta(folder, digests.chunks_sha256, columns=columns)
+    return [Packed(ChunkRow, chunks.append_column("format", pa.repeat(CHUNK_FORMAT, len(chunks))))] if len(chunks) else []

@@ -86,7 +86,7 @@ def test_a_rejected_run_taught_its_own_adapter_and_no_later_one(runs: Finished) 
 def test_a_mail_that_was_only_context_still_taught_and_is_told_apart(runs: Finished) -> None:
     from dataclasses import replace
 
-    from streams.sealing import chunk_row
+    from tests.support.finished import chunk_row
 
     first = runs.step()[0]
     second = runs.step()[0]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipeline.copies.shingles import RUN, runs, words_of
 
 PERMUTATIONS, BANDS = 128, 32
+BAND = PERMUTATIONS // BANDS
 SEED = 20_261
 LIKELY = 0.45
 """Share of agreeing places from which a candidate is read and compared: three standard errors below the least near copy."""
@@ -48,12 +49,13 @@ def algorithm() -> str:
 
 def bands_of(found: Signatures) -> Bands:
     """One row per band: a number per text that is the same where all places of the band are."""
-    places = found.astype(np.uint32).reshape(len(found), BANDS, PERMUTATIONS // BANDS)
-    keys = np.zeros((len(found), BANDS), np.uint32)
-    for column in range(places.shape[2]):
-        keys = (keys * np.uint32(0x9E3779B1)) ^ (places[:, :, column] + np.uint32(0x7F4A7C15))
-        keys ^= keys >> np.uint32(15)
-    return np.ascontiguousarray(keys.T)
+    bands = np.zeros((BANDS, len(found)), np.uint32)
+    for band, keys in enumerate(bands):  # one at a time: all at once would take six times the memory
+        for place in range(band * BAND, (band + 1) * BAND):
+            keys *= np.uint32(0x9E3779B1)
+            keys ^= found[:, place] + np.uint32(0x7F4A7C15)
+            keys ^= keys >> np.uint32(15)
+    return bands
 
 
 def candidates(held: Bands, others: Bands) -> npt.NDArray[Any]:

@@ -50,6 +50,8 @@ def runs(words: list[str], length: int) -> set[str]:
 def likeness(held: str, other: str) -> Likeness:
     """How alike a held-out text is to another one."""
     ours, theirs = words_of(held), words_of(other)
+    if ours == theirs:  # most near copies
+        return Likeness(float(len(ours) >= RUN), float(len(ours) >= LONG_RUN))
     short, shorter = runs(ours, RUN), runs(theirs, RUN)
     both = len(short & shorter)
     long = runs(ours, LONG_RUN)

@@ -56,7 +56,7 @@ class BlockBuilder:
     def __init__(self, window_idx: int) -> None:
         self._window_idx = window_idx
         self._passages: list[Passage] = []
-        self._signatures: list[Signatures] = []
+        self._signatures = bytearray()
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         """Takes the passages of chunks; a quarantined one has none, as it is in no split."""
@@ -83,17 +83,13 @@ class BlockBuilder:
 
     def block(self) -> Block:
         """What was gathered."""
-        return Block(self._window_idx, tuple(self._passages), np.concatenate([signatures([]), *self._signatures]))
+        found = np.frombuffer(self._signatures, np.uint16).reshape(-1, PERMUTATIONS)
+        return Block(self._window_idx, tuple(self._passages), found)
 
     def _take(self, found: Iterable[tuple[Passage, str]]) -> None:
         kept = list(found)
         self._passages += [passage for passage, _ in kept]
-        self._signatures.append(signatures([words for _, words in kept]))
-
-
-def words_at(text: str, starts: list[int], place: int) -> str:
-    """The words of the message at ``place`` of a chunk's text."""
-    return read_slice(message_slices(text, starts)[place]).words
+        self._signatures += signatures([words for _, words in kept]).tobytes()
 
 
 def read_shard(folder: Path, sha256: str, window_idx: int) -> Block:
@@ -108,15 +104,14 @@ def read_shard(folder: Path, sha256: str, window_idx: int) -> Block:
 
 def write_block(path: Path, block: Block) -> None:
     """Writes a block as a whole."""
-    flat = np.ascontiguousarray(block.signatures)
-    rows = [flat[i].tobytes() for i in range(len(flat))]
     passages = block.passages
+    rows = pa.py_buffer(np.ascontiguousarray(block.signatures))
     arrays = [
         pa.array([passage.chunk_id for passage in passages], pa.string()),
         pa.array([passage.thread_id for passage in passages], pa.string()),
         pa.array([passage.split for passage in passages], pa.string()),
         pa.array([passage.place for passage in passages], pa.int32()),
-        pa.array(rows, pa.binary(2 * PERMUTATIONS)),
+        pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * PERMUTATIONS), len(passages), [None, rows]),
     ]
     table = pa.table(arrays, schema=SIGNATURES)
     write_table(path, with_note(table, _note(block.window_idx)), plain=("chunk_id", "signature"))

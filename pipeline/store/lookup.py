@@ -51,11 +51,13 @@ def _versions(connection: DuckDBPyConnection, mailbox: str, keys: set[str]) -> d
 
 def _subjects(connection: DuckDBPyConnection, mailbox: str, keys: set[str]) -> dict[str, tuple[SubjectUse, ...]]:
     newest = (
-        "QUALIFY row_number() OVER (PARTITION BY subject_norm_key ORDER BY arrival_ordinal DESC) "
-        f"<= {SUBJECT_USES} ORDER BY arrival_ordinal"
+        "AND mailbox = $mailbox QUALIFY row_number() OVER "
+        f"(PARTITION BY subject_norm_key_hash ORDER BY arrival_ordinal DESC) <= {SUBJECT_USES}"
     )
     columns = "subject_norm_key, thread_id, date, arrival_ordinal, participants"
-    found = _probe(connection, mailbox, "message_rows", "subject_norm_key", columns, keys, newest)
+    found = _probe(
+        connection, mailbox, "message_rows", "subject_norm_key", columns, keys, "ORDER BY arrival_ordinal", newest
+    )
     uses: dict[str, list[SubjectUse]] = defaultdict(list)
     for key, thread_id, date, ordinal, participants in found:
         uses[key].append(SubjectUse(thread_id, date, ordinal, frozenset(participants)))
@@ -70,8 +72,10 @@ def _probe(
     columns: str,
     values: Iterable[str],
     last: str = "",
+    only: str = "",
 ) -> list[tuple[Any, ...]]:
-    """The rows of a mailbox whose ``key``, the first of the columns, is among ``values``."""
+    """The rows of a mailbox whose ``key``, the first of the columns, is among ``values``, in an order and, found by hash
+    alone, ``only`` those that these clauses say."""
     from pipeline.arrow import pa
 
     wanted = sorted(values)
@@ -79,14 +83,15 @@ def _probe(
         return []
     if len(wanted) <= FEW:
         close = connection.execute(
-            f"SELECT {columns} FROM {table} WHERE mailbox = ? AND {near_few(table, key, wanted)} {last}", [mailbox]
+            f"SELECT {columns} FROM {table} WHERE mailbox = $mailbox AND {near_few(table, key, wanted, only)} {last}",
+            {"mailbox": mailbox},
         ).fetchall()
         return [row for row in close if row[0] in wanted]
     relation = f"wanted_{key}"
     with registered(connection, relation, pa.table({key: wanted})):
         found: list[tuple[Any, ...]] = connection.execute(
-            f"SELECT {columns} FROM {table} WHERE mailbox = ? AND {near(table, key, relation)} "
+            f"SELECT {columns} FROM {table} WHERE mailbox = $mailbox AND {near(table, key, relation, only)} "
             f"AND {key} IN (SELECT {key} FROM {relation}) {last}",
-            [mailbox],
+            {"mailbox": mailbox},
         ).fetchall()
         return found

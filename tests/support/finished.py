@@ -18,10 +18,10 @@ from pipeline.runs.requests import AdapterRef, RunRequest, RunResult
 from pipeline.runs.runfiles import Loss, write_losses
 from pipeline.sampling.coverage import windows_trained
 from pipeline.store import Store
-from pipeline.store.rows import LossRow, RequestRow, RunEventRow, ShardRow
-from pipeline.versions import VERSIONS
+from pipeline.store.rows import ChunkRow, LossRow, RequestRow, RunEventRow, ShardRow
+from pipeline.store.tables import table_of
+from pipeline.versions import CHUNK_FORMAT, VERSIONS
 from registry.decide import Decision, decide_run
-from streams.sealing import chunk_row
 from tests.support.lineage import MAILBOX, Lineage, make_chunk
 
 START = datetime(2026, 3, 1)
@@ -192,6 +192,13 @@ class Finished:
             nll = tokens * (level + thread + noise + worse)
             found.append(Loss(adapter_id, checkpoint, chunk.chunk_id, chunk.split.value, nll, tokens, 4 * tokens, 1))
         return found
+
+
+def chunk_row(chunk: Chunk) -> ChunkRow:
+    """The store's row of a chunk: all but its text and offsets."""
+    values = {name: getattr(chunk, name) for name in table_of(ChunkRow).columns if name != "format"}
+    values |= {name: values[name].value for name in ("split", "bucket", "tier")}
+    return ChunkRow(**values, format=CHUNK_FORMAT)
 
 
 def eval_results(adapter_id: str) -> dict[str, object]:
