@@ -86,7 +86,7 @@ def open_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
     if kept is None or not 0 <= newest - _built_at(kept.folder) <= min(MOST_BESIDE, newest // FRESH_SHARE):
         return build_words(store, home, mailbox)
     if newest > kept.newest:
-        kept = replace(kept, newest=newest, index=kept.index.extended(_passages(store, mailbox, kept.newest + 1)))
+        kept = replace(kept, newest=newest, index=kept.index.extended(_passages(store, mailbox, kept.newest + 1, newest)))
     _KEPT[kept.folder.parent] = kept
     return kept.index
 
@@ -94,7 +94,7 @@ def open_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
 def build_words(store: Store, home: Home, mailbox: str) -> Bm25Index:
     """Builds it from the store, whatever is there."""
     newest = _newest(store, mailbox)
-    index = Bm25Index.build(_passages(store, mailbox))
+    index = Bm25Index.build(_passages(store, mailbox, 0, newest))
     if newest >= 0:
         folder = _words_folder(home, mailbox, newest)
         _keep(index, folder)
@@ -260,12 +260,12 @@ def _stamp(folder: Path) -> _Stamp:
     return frozenset((name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found)
 
 
-def _passages(store: Store, mailbox: str, first: int = 0) -> Iterator[Document]:
-    """Every passage of the mails from an ordinal on, with the subject of its mail, so that a passage that says only "it" is
-    found too."""
+def _passages(store: Store, mailbox: str, first: int, newest: int) -> Iterator[Document]:
+    """Every passage of the mails from ``first`` to ``newest``, with the subject of its mail, so that a passage that says
+    only "it" is found too. What a daemon takes meanwhile is read and left for the next time."""
     for message in store.all_messages(mailbox, first):
         text = searched_text(message)
-        for start, end in passages(text):
+        for start, end in passages(text) if message.arrival_ordinal <= newest else ():
             name = passage_name(message.message_key, start, end)
             yield name, message.arrival_ordinal, f"{message.subject}\n{text[start:end]}"
 

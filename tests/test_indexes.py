@@ -14,6 +14,7 @@ import pytest
 from pipeline.arrival.people import PeopleKey
 from pipeline.config.index_settings import IndexSettings
 from pipeline.config.settings import Settings
+from pipeline.domain import StoredMessage
 from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.store import Store
@@ -22,7 +23,7 @@ from pipeline.versions import VERSIONS
 from registry import finding
 from registry.answer import answer
 from registry.finding import Engine, Search, chosen_engine, find
-from registry.indexes import standings, stored_vectors, writing
+from registry.indexes import open_words, standings, stored_vectors, writing
 from streams.cli.commands import carry_out
 from streams.indexing import rebuild
 from streams.stores import opener
@@ -89,6 +90,29 @@ def test_a_little_new_mail_is_found_beside_the_words_of_the_rest(store: Store, h
     store_mail(store, 63, FACT)
     assert len(find(store, home, "main", "beacon", 9).hits) == 4
     assert list((home.index("main") / "bm25").iterdir()) != [built]
+
+
+class Arriving(Store):
+    """A store into which one more mail comes whenever mail is read, as a daemon's does."""
+
+    def __init__(self, store: Store, ordinal: int) -> None:
+        super().__init__(store._connection, store.people)
+        self.next = ordinal
+
+    def all_messages(self, mailbox: str, first: int = 0) -> Iterator[StoredMessage]:
+        store_mail(self, self.next, f"{FACT} {self.next}")
+        self.next += 1
+        yield from super().all_messages(mailbox, first)
+
+
+def test_mail_that_comes_while_the_index_is_made_is_found_once(store: Store, home: Home) -> None:
+    for ordinal in range(100):
+        store_mail(store, ordinal, f"{FILLER} Number {ordinal}.")
+    arriving = Arriving(store, 100)
+    for expected in range(4):
+        assert len(find(arriving, home, "main", "beacon", 9).hits) == expected
+    names = [name for name, _ in open_words(store, home, "main").search("beacon", 99)]
+    assert len(names) == len(set(names)) == 4
 
 
 def test_much_new_mail_is_not_waited_for_but_told(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
