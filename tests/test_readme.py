@@ -146,6 +146,7 @@ def test_the_readme_trains(folder: Path) -> None:
         done = run(arguments, folder, **TINY)
         assert done.returncode in (0, 3), done.stderr
         assert "PROMOTED" in done.stdout or "REJECTED" in done.stdout or "ABSTAINED" in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("Next: mailtide "), "each step says what comes next"
     for arguments in commands_of("after training"):
         done = run(arguments, folder, **TINY)
         assert done.returncode == 0, f"mailtide {shlex.join(arguments)}\n{done.stderr}"

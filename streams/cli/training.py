@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.runs.plan import Plan
     from streams.claims import Windows
+    from streams.sessions import RunReport
 
 
 class WindowRange(click.ParamType):
@@ -164,9 +165,19 @@ def retrain_command(
             raise
     if as_json:
         print_json(reports)
-    elif len(reports) > 1:
-        print_table(*run_table(reports))
+    else:
+        if len(reports) > 1:
+            print_table(*run_table(reports))
+        _suggest_after(reports[-1], mailbox)
     return 3 if reports[-1].outcome == "abstained" else 1 if reports[-1].outcome == "failed" else 0
+
+
+def _suggest_after(report: RunReport, mailbox: str | None) -> None:
+    """What a verdict leads to: questions to the adapter that serves now, or why it does not."""
+    if report.outcome == "promoted":
+        suggest(f"Next: mailtide ask QUESTION{f' --mailbox {mailbox}' if mailbox else ''}")
+    elif report.outcome in ("rejected", "abstained"):
+        suggest(f"Next: mailtide registry explain {report.adapter_id}")
 
 
 @click.group("runs", invoke_without_command=True, short_help="List the runs, or show one.")
