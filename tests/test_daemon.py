@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +17,9 @@ import pytest
 
 from pipeline.config.bus_settings import DaemonSettings
 from pipeline.home import Home
+from streams.cli.failures import told
 from streams.daemon.logs import JsonLines
+from streams.daemon.parts import Part, Running
 from streams.daemon.power import Machine, this_machine, why_wait
 from streams.demo.mailbox import write_mailbox
 from tests.support.daemons import TINY, daemon, make_home, rows, stop, until
@@ -234,6 +238,19 @@ def test_power_and_load_keep_training_waiting_only_when_asked_to() -> None:
     assert why_wait(careful, busy) == "waiting for an idle machine (load 0.90 per core, to be below 0.5)"
     assert why_wait(careful, Machine(on_mains=True, load=0.49)) == ""
     assert this_machine().load >= 0
+
+
+def test_a_full_disk_ends_the_daemon_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def fill() -> None:
+        raise OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    stop = threading.Event()
+    with Running([Part("main.inbox", fill)], stop) as running:
+        assert stop.wait(60)
+    assert isinstance(running.failure, OSError)
+    assert caplog.records == []
+    line, code = told(running.failure)
+    assert (line.split(";")[0], code) == ("No space left on device", 1)
 
 
 def test_a_log_line_is_one_json_object() -> None:

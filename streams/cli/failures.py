@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 
 import click
@@ -53,6 +54,7 @@ def _meant(line: str, context: click.Context) -> str:
 
 def _of_system(error: OSError) -> str:
     """A file that cannot be read or written, where nobody nearer knew more about it."""
-    what = error.strerror or str(error)
+    full = error.errno in DISK_FULL
+    what = os.strerror(error.errno) if full and error.errno else error.strerror or str(error)
     line = f"{error.filename}: {what}" if error.filename is not None else what
-    return f"{line}; {MAKE_ROOM if error.errno in DISK_FULL else 'check the path and its permissions'}"
+    return f"{line}; {MAKE_ROOM if full else 'check the path and its permissions'}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from pipeline.errors import MailtideError
+from streams.faults import tells_of_full_disk
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Running:
         except BaseException as error:
             # What fails because everything is ending is no failure.
             if self.failure is None and not self._stop.is_set():
-                if not isinstance(error, MailtideError):
+                if not isinstance(error, MailtideError) and not tells_of_full_disk(str(error)):
                     log.error("%s failed", part.name, exc_info=error)
                 self.failure = error
             self._stop.set()
