@@ -78,13 +78,27 @@ def undecided(store: Store, mailbox: str) -> RunRequest | None:
 
 
 def require_no_other(store: Store, mailbox: str, windows: Windows) -> None:
-    """Raises ``UsageError`` when certain windows are asked for while a run is undecided, which goes first as it is."""
+    """Raises ``UsageError`` when certain windows are asked for while a run on others is undecided, which goes first as it
+    is. One on windows of the range is what was asked for, and goes on."""
     pending = undecided(store, mailbox)
-    if pending is not None and (windows.first is not None or windows.last is not None):
+    if pending is None or (windows.first is None and windows.last is None):
+        return
+    first, last = windows.first or 0, pending.new_windows[-1] if windows.last is None else windows.last
+    if not all(first <= idx <= last for idx in pending.new_windows):
         raise UsageError(
             f"run {pending.run_id} of {mailbox} has no verdict yet and goes first, as it was claimed",
             hint="leave out --windows",
         )
+
+
+def claimed_otherwise(store: Store, settings: Settings, mailbox: str) -> str:
+    """The undecided run that goes on with other settings than ``settings`` ask for; "" where there is none."""
+    pending = undecided(store, mailbox)
+    if pending is None:
+        return ""
+    names = ("replay", "model", "train", "eval")
+    alike = all(getattr(pending.settings, name) == getattr(settings, name) for name in names)
+    return "" if alike else pending.run_id
 
 
 def claim(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows, now: datetime) -> RunRequest:

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import NothingToDo
+from pipeline.config.settings import TrainSettings
+from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import sha256_file, write_atomic
 from pipeline.runs.requests import RunRequest
 from pipeline.runs.runfiles import read_exclusions, read_losses
 from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
 from registry.decide import decision_of, fail_run
-from streams.claims import ALL_WAITING, NEWLY_CLOSED, Windows, claim, draft, undecided
+from streams.claims import (
+    ALL_WAITING,
+    NEWLY_CLOSED,
+    Windows,
+    claim,
+    claimed_otherwise,
+    draft,
+    require_no_other,
+    undecided,
+)
 from streams.planning import plan_next
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
@@ -50,6 +60,26 @@ def test_an_undecided_request_is_continued_whatever_closes_meanwhile(box: Finish
     assert len(box.store.fetch(RequestRow)) == 1
     events = box.store.fetch(OutboxRow, "topic = 'retrain.run.requested.v1'")
     assert [event.event_id for event in events] == [f"run.requested/{MAILBOX}/{first.run_id}"]
+
+
+def test_the_same_command_goes_on_with_a_run_and_another_range_waits_for_it(box: Finished) -> None:
+    for _ in range(3):
+        box.close_window()
+    asked = claimed(box, Windows(first=0, last=1))
+    for same in (ALL_WAITING, Windows(first=0, last=1), Windows(first=0, last=9), Windows(first=0)):
+        require_no_other(box.store, MAILBOX, same)
+    for other in (Windows(first=1, last=2), Windows(first=2), Windows(last=0)):
+        with pytest.raises(UsageError, match=f"run {asked.run_id} of main has no verdict yet and goes first"):
+            require_no_other(box.store, MAILBOX, other)
+
+
+def test_settings_that_an_undecided_run_will_not_have_are_noticed(box: Finished) -> None:
+    box.close_window()
+    assert claimed_otherwise(box.store, box.settings, MAILBOX) == ""
+    asked = claimed(box)
+    assert claimed_otherwise(box.store, box.settings, MAILBOX) == ""
+    other = box.settings.model_copy(update={"train": TrainSettings(lr=0.5)})
+    assert claimed_otherwise(box.store, other, MAILBOX) == asked.run_id
 
 
 def test_what_closed_while_a_run_was_out_becomes_one_run(box: Finished) -> None:

@@ -134,7 +134,7 @@ def retrain_command(
     """
     from pipeline.errors import MailtideError
     from registry.named import the_mailbox
-    from streams.claims import require_no_other
+    from streams.claims import claimed_otherwise, require_no_other
     from streams.cli.opening import opened, settings_of, tell_news
     from streams.cli.plans import run_table, tell_run
     from streams.sessions import retrain
@@ -148,6 +148,11 @@ def retrain_command(
     with opened(home, settings) as store:
         name = the_mailbox(store, mailbox)
         require_no_other(store, name, _windows(window_range))
+        pending = claimed_otherwise(store, settings, name)
+    if pending:
+        suggest(
+            f"Run {pending} goes on with the settings that it was claimed with; other ones are for later runs.", err=True
+        )
     reports = []
     with progress(f"retrain {name}", quiet=as_json, guess=False) as bar:
         try:
