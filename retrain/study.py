@@ -26,7 +26,7 @@ from retrain.models.fitness import require_adapter, require_causal, require_reco
 from retrain.models.liger import fuse, require_liger
 from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, context_of, continued_adapter, fresh_adapter, load_base, load_tokenizer
-from retrain.processes.sharding import put_weights, share_out, trained_weights
+from retrain.processes.sharding import put_weights, share_out
 from retrain.progress import Observer, Progress
 from retrain.training.batches import Batch, Example, batches_of
 from retrain.training.clock import Clock
@@ -147,13 +147,8 @@ def open_study(
     )
 
 
-def trained_state(model: Any) -> dict[str, torch.Tensor]:
-    """A copy of the weights that are trained, in the machine's memory."""
-    return trained_weights(model)
-
-
 def restore(model: Any, state: Mapping[str, torch.Tensor]) -> None:
-    """Puts the weights of :func:`trained_state` back."""
+    """Puts back what :func:`retrain.processes.sharding.trained_weights` gave."""
     put_weights(model, state)
     for value in model.parameters():
         value.grad = None

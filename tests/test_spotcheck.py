@@ -28,7 +28,7 @@ from registry.explain import explain
 from registry.objections import Says, objections
 from registry.spotcheck import Judged, Said, note, preference, preferences, spot_figure, standing
 from streams.spotcheck.judging import Pairing, Sitting, pairings
-from streams.spotcheck.pairing import check_of
+from streams.spotcheck.pairing import Wish, check_of
 from streams.spotcheck.terminal import clean
 from tests.support.daemons import until
 from tests.support.finished import Finished
@@ -76,7 +76,7 @@ class Checked:
 
     def asked(self, adapter: str | None = None, against: str | None = None, n: int = 5) -> Check:
         store, home = self.runs.store, self.runs.home
-        return check_of(store, home, self.settings, MAILBOX, adapter=adapter, against=against, n=n, seed=None, tokens=96)
+        return check_of(store, home, self.settings, MAILBOX, Wish(adapter, against, n, None, 96))
 
     def judge(self, verdicts: str, *, start: int = 0) -> None:
         """A verdict a letter, of one thread each: ``+`` for the candidate, ``-`` for the champion, ``=`` a tie, ``0`` both
@@ -204,7 +204,7 @@ def test_before_the_first_adapter_there_is_nothing_to_judge(tmp_path: Path) -> N
     runs = Finished.at(tmp_path / "home")
     runs.close_window()
     with pytest.raises(NothingToDo, match="neither a candidate nor a champion"):
-        check_of(runs.store, runs.home, Settings(), MAILBOX, adapter=None, against=None, n=5, seed=None, tokens=96)
+        check_of(runs.store, runs.home, Settings(), MAILBOX, Wish(None, None, 5, None, 96))
     runs.store.close()
 
 

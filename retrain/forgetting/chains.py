@@ -31,7 +31,8 @@ from retrain.forgetting.kept import Cost, Place
 from retrain.forgetting.material import Material
 from retrain.models.loaded import Loaded
 from retrain.models.model import Compute, fresh_adapter, load_base
-from retrain.study import restore, trained_state
+from retrain.processes.sharding import trained_weights
+from retrain.study import restore
 from retrain.training.batches import batches_of
 from retrain.training.metrics import StepRecord
 from retrain.training.recipe import recipe_of
@@ -69,7 +70,7 @@ def open_bench(folder: Path, material: Material, settings: Settings, compute: Co
     quantize = settings.model.quantize
     base = load_base(material.base, compute, quantize=quantize)
     model = fresh_adapter(base, settings.train, builtin=True, quantize=quantize, checkpointing=False, seed=seed)
-    return Bench(folder, material, settings, compute, model, trained_state(model), seed)
+    return Bench(folder, material, settings, compute, model, trained_weights(model), seed)
 
 
 def run_arm(bench: Bench, arm: Arm, on_training: OnTraining) -> None:
@@ -160,7 +161,7 @@ def _train(
     losses = _losses(bench, arm.name, [idx for idx in material.windows if idx <= window])
     coverage = coverage_on(lineage, manifest, schedule, schedule.steps(train.accumulation), train.accumulation)
     place.keep(
-        window, losses, coverage, trained_state(bench.model), _cost(material, schedule, manifest, len(records), wall, cpu)
+        window, losses, coverage, trained_weights(bench.model), _cost(material, schedule, manifest, len(records), wall, cpu)
     )
     return losses, coverage
 

@@ -16,8 +16,9 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import fsync_dir, private_dir
 from pipeline.runs.attempts import Attempts, read_attempts, write_attempts
+from retrain.processes.sharding import trained_weights
 from retrain.progress import Observer, Progress
-from retrain.study import CHECKPOINTS, Study, restore, trained_state
+from retrain.study import CHECKPOINTS, Study, restore
 from retrain.training.checkpointing import history_of
 from retrain.training.early_stopping import Scored, best_step, mean_loss
 from retrain.training.metrics import METRICS
@@ -34,7 +35,7 @@ def train_until_better(study: Study, folder: Path, progress: Observer) -> str | 
     retry, selecting, ranks = settings.retry, study.selecting, study.compute.ranks
     if not retry.attempts or selecting is None:
         return train(study, folder, progress)
-    start = trained_state(study.model)
+    start = trained_weights(study.model)
     found = ranks.agreed(lambda: settled(folder))
     if found is None:
         chosen = [example for example in study.of_split(Split.VAL) if example.chunk_id in selecting]

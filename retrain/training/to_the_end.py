@@ -11,8 +11,9 @@ from pipeline.config.settings import TrainSettings
 from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import private_dir
+from retrain.processes.sharding import trained_weights
 from retrain.progress import Observer, Progress
-from retrain.study import CHECKPOINTS, Study, restore, seed_of, trained_state
+from retrain.study import CHECKPOINTS, Study, restore, seed_of
 from retrain.training import checkpoints
 from retrain.training.checkpointing import Checkpointing
 from retrain.training.exhaustion import free_memory, is_out_of_memory
@@ -56,7 +57,7 @@ def train(study: Study, folder: Path, progress: Observer, *, lr: float | None = 
         passes=Passes(settings.pass_tokens, read_changes(folder)),
         clock=study.clock,
     )
-    start = trained_state(study.model)
+    start = trained_weights(study.model)
     lengths = {example.chunk_id: len(example.ids) for batch in study.batches for example in batch.examples}
     full = sum(length >= study.context for length in lengths.values())
     if full:

@@ -64,11 +64,11 @@ def spotcheck_command(
         return
     from pipeline.arrival.people import PeopleKey
     from streams.spotcheck.judging import Sitting, pairings
-    from streams.spotcheck.pairing import check_of, sheet_of
+    from streams.spotcheck.pairing import Wish, check_of, sheet_of
 
     with opened(home) as store:
         name = the_mailbox(store, mailbox)
-        check = check_of(store, home, settings, name, adapter=adapter, against=against, n=n, seed=seed, tokens=tokens)
+        check = check_of(store, home, settings, name, Wish(adapter, against, n, seed, tokens))
     with progress("replies are written", quiet=as_json) as bar:
         sheet = sheet_of(home, check, bar.update)
     pairs = pairings(check, sheet, PeopleKey.read(home.people_key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
@@ -22,18 +23,18 @@ BASE = "base"
 """How the bare base is named on the command line."""
 
 
-def check_of(
-    store: Store,
-    home: Home,
-    settings: Settings,
-    mailbox: str,
-    *,
-    adapter: str | None,
-    against: str | None,
-    n: int,
-    seed: int | None,
-    tokens: int,
-) -> Check:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody asks for: two adapters, where they are named, and ``n`` replies of at most so many ``tokens``."""
+
+    adapter: str | None
+    against: str | None
+    n: int
+    seed: int | None
+    tokens: int
+
+
+def check_of(store: Store, home: Home, settings: Settings, mailbox: str, wish: Wish) -> Check:
     """The check that is asked for. By default it is the newest candidate's, where there is none the champion's, against the
     champion, where that is itself against what its run challenged.
 
@@ -42,9 +43,9 @@ def check_of(
     rows = {row.adapter_id: row for row in store.fetch(AdapterRow, "mailbox = ?", [mailbox])}
     shards = store.fetch(ShardRow, "mailbox = ?", [mailbox], "window_idx")
     state = journal(store)
-    own = adapter_of(store, mailbox, adapter or _newest(state, mailbox))
+    own = adapter_of(store, mailbox, wish.adapter or _newest(state, mailbox))
     base = _base(store, home, settings, own, shards)
-    other = against or _opponent(store, state, rows, own)
+    other = wish.against or _opponent(store, state, rows, own)
     if other != BASE:
         beside = adapter_of(store, mailbox, other)
         if beside.base_id != own.base_id:
@@ -63,9 +64,9 @@ def check_of(
         shards=tuple(ShardRef(window_idx=row.window_idx, path=row.shard_path, sha256=row.shard_sha256) for row in shards),
         exclusions=Exclusions.of((row.thread_id, row.chunk_id, row.reason) for row in excluded),
         min_threads=settings.gate.min_threads,
-        n=n,
-        seed=settings.seed if seed is None else seed,
-        tokens=tokens,
+        n=wish.n,
+        seed=settings.seed if wish.seed is None else wish.seed,
+        tokens=wish.tokens,
     )
 
 
