@@ -26,7 +26,7 @@ from pipeline.lifeline import die_with_parent
 from retrain.offline import TIED, keep_offline
 from retrain.processes.launch import RanksVanished
 from retrain.progress import Progress
-from retrain.training.exhaustion import is_out_of_memory
+from retrain.training.exhaustion import NO_PRIMITIVE, is_out_of_memory
 from retrain.training.lost_device import DeviceGone, device_gone, is_device_lost
 
 OURS = tuple(Path(__file__).resolve().parents[1] / name for name in ("retrain", "pipeline"))
@@ -94,6 +94,8 @@ def serve(jobs: TextIO, answers: TextIO, job: Callable[[str, Callable[[Progress]
             hint = "nobody foresaw this: please report it, with the line that it names"
             if is_out_of_memory(error):
                 hint = "memory ran out: free some, or take less (`mailtide plan` says how much a run takes)"
+            elif NO_PRIMITIVE in str(error):
+                hint = "the system lets it write no machine code: lift MemoryDenyWriteExecute, or what else forbids that"
             told = f"{type(error).__name__}: {said[0]} ({_place(error)})"
             say({"run_id": run_id, "ok": False, "error": told, "hint": hint})
         else:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from pipeline.capacity.bases import folder_here
 from pipeline.capacity.content import OnRead, by_name, content_of, told_change
-from pipeline.config.settings import Settings
+from pipeline.config.settings import ModelSettings, Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest
 from pipeline.runs.runfiles import ERASED
 from pipeline.store import Store
-from pipeline.store.rows import AdapterRow, ShardRow
+from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.deploy.targets import base_of as base_of_adapter
 from retrain.models.fetching import here_or_fetched
@@ -43,18 +43,30 @@ def base_to_ask(
 
 def base_of(store: Store, home: Home, settings: Settings, mailbox: str, first: ShardRow) -> BaseRef:
     """The base that a mailbox's runs stand on. The built-in one is made once, by the first run that asks for it, and once
-    more, under another name, after mail that it read was erased. One from elsewhere is named by its content; where it is
-    not on this disk (yet, or as another machine trains) by its Hub id and revision."""
+    more, under another name, after mail that it read was erased."""
     model = settings.model
     if model.base != "builtin":
-        folder = folder_here(model.base, model.revision)
-        base_id = content_of(home, folder).base_id if folder else by_name(model.base, model.revision)
-        return BaseRef(kind="external", base_id=base_id, path=model.base)
+        return BaseRef(kind="external", base_id=_external_id(store, home, model, mailbox), path=model.base)
     recipe = {"mailbox": mailbox, "seed": settings.seed, "shard": first.shard_sha256, "model": model.builtin.model_dump()}
     if without := _erased_from(store, first):
         recipe["without"] = without
     base_id = "b" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return BaseRef(kind="builtin", base_id=base_id, path=f"bases/{mailbox}/{base_id}")
+
+
+def _external_id(store: Store, home: Home, model: ModelSettings, mailbox: str) -> str:
+    """What names a base from elsewhere: its content. Where it is not on this disk, as another machine trains, it is what
+    the newest run called it, or its Hub id and revision; a lineage that was begun under these keeps them, as the trainer
+    holds its runs against each other's content."""
+    called, folder = by_name(model.base, model.revision), folder_here(model.base, model.revision)
+    rows = store.fetch(RequestRow, "mailbox = ?", [mailbox], '"at" DESC LIMIT 1')
+    newest = RunRequest.model_validate_json(rows[0].request) if rows else None
+    before = None
+    if newest and (newest.base.path, newest.settings.model.revision) == (model.base, model.revision):
+        before = newest.base.base_id
+    if folder is None or before == called:
+        return before or called
+    return content_of(home, folder).base_id
 
 
 def _erased_from(store: Store, shard: ShardRow) -> list[str]:
@@ -80,7 +92,7 @@ def ready_base(home: Home, settings: Settings, on_read: OnRead) -> None:
     """As :func:`read_base`, before a run is asked for: what the settings allow to be fetched is fetched first, as a base is
     named by its content. Raises ``RunError`` when that fails."""
     model = settings.model
-    if model.base != "builtin" and model.allow_download:
+    if model.base != "builtin" and model.allow_download and settings.bus.kind == "embedded":
         here_or_fetched(model.base, model)
     read_base(home, settings, on_read)
 

@@ -16,7 +16,7 @@ import pytest
 from pipeline.capacity import content
 from pipeline.capacity.content import by_name, content_of, require_content
 from pipeline.config.settings import Settings
-from pipeline.errors import NothingToDo, RunError
+from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.runs.requests import RunRequest
 from pipeline.store.rows import RequestRow
@@ -220,11 +220,20 @@ def test_what_a_run_stands_on_is_held_against_its_content(tmp_path: Path, box: F
     ]
 
 
-def test_a_base_that_is_not_here_is_named_as_what_it_is_called(box: Finished) -> None:
+def test_a_base_that_is_not_here_is_named_as_what_it_is_called(
+    tmp_path: Path, box: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_on("maker/Some-Model", revision="v2")
-    box.close_window()
-    run = claim(box.store, box.home, settings, MAILBOX, ALL_WAITING, box.now)
+    ready_base(box.home, settings, lambda done, total: None)
+    run = champion(box, settings)
     assert run.base.base_id == by_name("maker/Some-Model", "v2") and run.base.base_id.startswith("some-model-")
-    with pytest.raises(NothingToDo):
-        claim(box.store, box.home, settings, "other", ALL_WAITING, box.now)
-    ready_base(box.home, settings, lambda done, total: None)  # says nothing: a plan does
+    base = make_base(tmp_path / "base")
+    monkeypatch.setattr("streams.bases.folder_here", lambda *_: base)
+    assert plan_next(box.store, box.home, settings, MAILBOX, ALL_WAITING).begins == "", "it came here: the lineage goes on"
+
+
+def test_a_base_that_went_elsewhere_keeps_its_name(tmp_path: Path, box: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_on(make_base(tmp_path / "base"))
+    run = champion(box, settings)
+    shutil.rmtree(tmp_path / "base")
+    assert claim(box.store, box.home, settings, MAILBOX, ALL_WAITING, box.now).base == run.base

@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.capacity.passes import read_changes, write_changes
 from pipeline.config.settings import BuiltinModel, ModelSettings, TrainSettings
 from pipeline.home import sha256_file, sha256_folder
 from pipeline.runs.requests import RunResult
 from retrain.run import execute
+from retrain.training.exhaustion import is_out_of_memory
 from retrain.training.metrics import read_metrics
 from tests.conftest import REPOSITORY
 from tests.support.mailroom import Mailroom, tiny_settings
@@ -104,3 +107,14 @@ def test_what_is_too_much_one_chunk_at_a_time_is_told(tmp_path: Path) -> None:
     message, hint = json.loads(done.stdout.splitlines()[-1])
     assert "memory ran out" in message
     assert hint
+
+
+def test_code_that_cannot_be_placed_is_memory_unless_code_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("could not create a primitive")
+    assert is_out_of_memory(error)
+
+    def forbidden(*args: Any, **options: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("mmap.mmap", forbidden)
+    assert not is_out_of_memory(error)

@@ -31,9 +31,33 @@ def box(tmp_path: Path) -> Iterator[Finished]:
 def test_every_field_of_peft_is_known_and_no_other() -> None:
     own = {field.name for field in fields(LoraConfig) if field.name in LoraConfig.__annotations__}
     assert len(own) > 20
-    require_known_fields(TrainSettings(lora=dict.fromkeys(own - OWN_SETTINGS.keys())))
+    defaults = {field.name: field.default for field in fields(LoraConfig) if field.name in own - OWN_SETTINGS.keys()}
+    plain = {name: value for name, value in defaults.items() if value is None or isinstance(value, bool | int | str)}
+    assert len(plain) > 20
+    require_known_fields(TrainSettings(lora=plain))
     with pytest.raises(RunError, match="use_rslor, which PEFT's LoraConfig does not know; it knows use_rslora"):
         require_known_fields(TrainSettings(lora={"use_rslor": True}))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "right"),
+    [
+        ("bias", "sometimes", "lora_only"),
+        ("use_rslora", "yes", True),
+        ("target_modules", 3, ["q_proj", "v_proj"]),
+        ("target_modules", ["q_proj", 3], "all-linear"),
+        ("init_lora_weights", "pisa", "pissa_niter_4"),
+        ("layers_to_transform", "0", [0, 1]),
+        ("layer_replication", 4, [[0, 4], [2, 5]]),
+        ("qalora_group_size", True, 16),
+    ],
+)
+def test_a_value_that_peft_does_not_take_is_told_with_what_it_takes(field: str, wrong: Any, right: Any) -> None:
+    require_known_fields(TrainSettings(lora={field: right}))
+    with pytest.raises(
+        RunError, match=rf"train\.lora sets {field} to .*, which PEFT's LoraConfig does not take; it takes \w"
+    ):
+        require_known_fields(TrainSettings(lora={field: wrong}))
 
 
 def test_a_setting_of_its_own_is_named() -> None:

@@ -83,6 +83,8 @@ def test_each_step_of_a_first_session_suggests_the_next_and_it_runs(
     steps = told([*steps, "main", "--windows", "0", "--set", "train.epochs=1"])
     assert steps == ["--home", str(HOME), "retrain", "main", "--confirm", "--windows", "0", "--set", "train.epochs=1"]
     assert told([step for step in steps if step != "--confirm"]) == steps
+    planned = ["--home", str(HOME), "plan", "main", "--windows", "0", "--set", "train.epochs=1"]
+    assert told([*planned, "--set", "plan.gpu_gib=24"]) == steps, "to be typed on the machine that has it"
 
 
 def test_windows_beyond_the_plan_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,11 +52,18 @@ def _windows(window_range: tuple[int, int] | None, each: bool = False) -> Window
 
 
 def _to_do_it(mailbox: str | None, window_range: tuple[int, int] | None, each: bool, overrides: tuple[str, ...]) -> str:
-    """The command that trains what a plan has shown."""
+    """The command that trains what a plan has shown; where that was for a GPU elsewhere, it is to be typed there."""
+    overrides = tuple(override for override in overrides if not _elsewhere(override))
     words = ["mailtide", "retrain", *([mailbox] if mailbox else ()), "--confirm", *(("--each",) if each else ())]
     if window_range is not None:
         words += ["--windows", "-".join(map(str, dict.fromkeys(window_range)))]
     return shlex.join([*words, *(word for override in overrides for word in ("--set", override))])
+
+
+def _elsewhere(override: str) -> bool:
+    """Whether ``--set`` describes a GPU that is not in this machine."""
+    name, _, value = override.partition("=")
+    return name.strip() == "plan.gpu_gib" and value.strip() not in ("", "null")
 
 
 def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> Plan:
@@ -107,7 +114,8 @@ def plan_command(
     """
     plan = _show_plan(home, mailbox, _windows(window_range), overrides, as_json)
     if plan.is_possible and not as_json:
-        suggest(f"Next: {_to_do_it(mailbox, window_range, False, overrides)}")
+        where = ", on the machine with that GPU" if any(map(_elsewhere, overrides)) else ""
+        suggest(f"Next{where}: {_to_do_it(mailbox, window_range, False, overrides)}")
     return 3 if plan.nothing else 0
 
 
