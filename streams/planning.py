@@ -32,6 +32,7 @@ from streams.bases import champion_elsewhere, require_kept_base
 from streams.claims import NothingToLearn, Windows, draft, last_failure, undecided
 from streams.devices import training_device
 from streams.lora import require_continuable, require_known_fields
+from streams.ranges import ranges
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large
@@ -63,6 +64,11 @@ def plan_next(store: Store, home: Home, settings: Settings, mailbox: str, window
     elsewhere = champion_elsewhere(store, home, request)
     if elsewhere is not None:
         begins = f"champion {elsewhere.adapter_id} stands on another base, {elsewhere.base.base_id} ({elsewhere.base.path})"
+        plan = replace(plan, begins=begins)
+    elif request.parent is None and request.champion is not None:
+        left = sorted(set(request.old_windows) - set(request.new_windows))
+        rest = f"; its windows {ranges(left)} are not trained again" if left else ""
+        begins = f"model.init_from is fresh, so champion {request.champion.adapter_id} is not continued{rest}"
         plan = replace(plan, begins=begins)
     if begun is None and not _trains_elsewhere(settings):
         plan = replace(plan, refused=tuple(map(str, _obstacles(store, home, settings, request))))

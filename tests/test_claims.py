@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.settings import TrainSettings
+from pipeline.config.settings import ModelSettings, TrainSettings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import sha256_file, write_atomic
 from pipeline.runs.requests import RunRequest
@@ -121,6 +121,20 @@ def test_windows_of_a_failed_run_join_the_next(box: Finished) -> None:
     fail_run(box.store, first, "the GPU fell off the bus", box.now, "gate")
     box.close_window()
     assert claimed(box).new_windows == (0, 1)
+
+
+def test_a_plan_says_that_a_fresh_run_leaves_the_champion_and_its_windows(box: Finished) -> None:
+    box.close_window()
+    assert plan_next(box.store, box.home, box.settings, MAILBOX, ALL_WAITING).begins == ""
+    first = promoted(box)
+    box.close_window()
+    assert plan_next(box.store, box.home, box.settings, MAILBOX, ALL_WAITING).begins == ""
+    fresh = box.settings.model_copy(update={"model": ModelSettings(init_from="fresh")})
+    told = plan_next(box.store, box.home, fresh, MAILBOX, Windows(first=1)).begins
+    assert told == (
+        f"model.init_from is fresh, so champion {first.adapter_id} is not continued; its windows 0 are not trained again"
+    )
+    assert plan_next(box.store, box.home, fresh, MAILBOX, ALL_WAITING).begins.endswith("is not continued")
 
 
 def test_a_failed_run_may_be_asked_for_again_and_is_another_run(box: Finished) -> None:

@@ -41,7 +41,7 @@ class Plan:
     ``unchosen`` says why no checkpoint is chosen and nothing stops early, where the settings ask for that; else "".
     ``too_long`` says that chunks exceed the model's context; else "".
     ``owner`` holds, where replies are learned, the owner's addresses and how many mails of each the mailbox holds.
-    ``begins`` says of a run that begins a new lineage, where there is a champion, which base that stands on; else "".
+    ``begins`` says of a run that begins a new lineage, where there is a champion, why; else "".
     """
 
     run_id: str
