@@ -190,6 +190,11 @@ def test_the_column_at_is_explained(store: Store) -> None:
     assert run_people_sql(store, 'SELECT "at" FROM journal').rows == []
 
 
+def test_an_error_can_stand_before_a_hint(store: Store) -> None:
+    with pytest.raises(UsageError, match=r'"nothing" not found in FROM clause$'):
+        run_people_sql(store, "SELECT nothing FROM journal")
+
+
 def test_people_ask_while_the_owner_writes(store: Store) -> None:
     counts: list[int] = []
     failures: list[Exception] = []

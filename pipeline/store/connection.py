@@ -43,8 +43,8 @@ def store_errors(action: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The sentence of a DuckDB error without the echo of the statement."""
-    return str(error).strip().partition("\n")[0]
+    """The sentence of a DuckDB error without the echo of the statement, and without an exclamation mark at its end."""
+    return str(error).strip().partition("\n")[0].rstrip("!")
 
 
 def connect(store: Path, bodies: Path, *, threads: int) -> DuckDBPyConnection:
