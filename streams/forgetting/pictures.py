@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from retrain.forgetting.figures import Floats
 
-PANELS = 6
+PANELS = 12
 
 
 def draw_heat_map(study: Study, path: Path) -> None:
@@ -25,7 +26,7 @@ def draw_heat_map(study: Study, path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = _chains(study)[:PANELS]
-    across = min(3, len(shown))
+    across = math.isqrt(len(shown) - 1) + 1
     down = -(-len(shown) // across)
     figure = Figure(figsize=(3.4 * across + 1, 3.1 * down + 0.9), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
@@ -47,7 +48,7 @@ def draw_heat_map(study: Study, path: Path) -> None:
     if image is not None:
         bar = figure.colorbar(image, ax=grid, shrink=0.8)
         bar.set_label("nats per token above the best loss so far", fontsize=8)
-    figure.suptitle("What was forgotten; dotted: another archive begins", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"What was forgotten{_dotted(study, '; ')}", x=0.01, ha="left", fontsize=11)
     _save(figure, path)
 
 
@@ -74,7 +75,7 @@ def draw_curve(study: Study, path: Path) -> None:
     for border in _borders(study.windows):
         axes.axvline(border, color="#888888", linewidth=0.8, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("after training on window (dotted: another archive begins)")
+    axes.set_xlabel(f"after training on window{_dotted(study, ' (', ')')}")
     axes.set_ylabel("nats per token")
     axes.set_title("Mean rise of all earlier windows above their best loss", loc="left", fontsize=11)
     axes.set_ylim(bottom=0)
@@ -88,6 +89,11 @@ def draw_curve(study: Study, path: Path) -> None:
 def _chains(study: Study) -> list[tuple[Trained, Floats]]:
     """Every arm that went from window to window, with its rises."""
     return [(trained, trained.rises) for trained in study.arms if trained.figures.forgetting is not None]
+
+
+def _dotted(study: Study, before: str, after: str = "") -> str:
+    """What the dotted lines are, where there are any."""
+    return f"{before}dotted: another archive begins{after}" if _borders(study.windows) else ""
 
 
 def _borders(windows: Sequence[str]) -> list[float]:
