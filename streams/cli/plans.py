@@ -57,7 +57,7 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
     click.echo(f"{epochs} of {plan.tokens_per_epoch[0]:,} tokens by the ruler, in chunks: {lengths}; {plan.steps:,} steps.")
     click.echo(f"Rehearsal is {per_cent(plan.rehearsal_share)} of the tokens.")
     if plan.seconds is None:
-        click.echo("Time: not known before the first run on this machine.")
+        click.echo("Time: not known before the first run of this mailbox on its base.")
     else:
         cost = f", {plan.cost:.2f} {plan.currency}" if settings.cost.per_hour else ""
         click.echo(f"Time: about {duration(plan.seconds)}{cost}, at the rate of the last run.")
