@@ -202,6 +202,6 @@ def _likely(held: _Shelf, others: _Shelf) -> Iterator[tuple[Passage, Passage]]:
             places: npt.NDArray[Any] = candidates(held.bands[:, part], theirs)
             ours, near = held.order[places[:, 0] + part.start], others.order[places[:, 1]]
             alike = agreement(held.signatures[ours], others.signatures[near])
-            for at in np.lexsort((near, ours, -alike)):
+            for at in np.lexsort((places[:, 1], places[:, 0], -alike)):
                 if alike[at] >= LIKELY:
                     yield held.passages[ours[at]], others.passages[near[at]]
