@@ -197,10 +197,10 @@ SIZES = {"windows": 2, "mails": 50, "bootstrap": 120, "train-chunks": 8, "val-ch
 ARMS_HERE = ("none", "uniform@20%", "forgetting@20%", "full")
 
 
-def study(folder: Path, *more: str, **sizes: int) -> int:
+def study(folder: Path, *more: str, arms: Sequence[str] = ARMS_HERE, **sizes: int) -> int:
     """The command, in this process: imports of torch and peft cost more than the study."""
     options = [f"--{name}={value}" for name, value in {**SIZES, **sizes}.items()]
-    options += [f"--arm={name}" for name in ARMS_HERE]
+    options += [f"--arm={name}" for name in arms]
     options += [part for setting in SMALL for part in ("--set", setting)]
     archives = [str(folder / "one.mbox"), str(folder / "two.mbox")]
     keep = ["--keep", str(folder / "study")]
@@ -245,6 +245,9 @@ def test_a_small_study_from_archives_to_a_page(tmp_path: Path, capsys: pytest.Ca
     assert study(tmp_path, "--json") == 0
     assert without_times(rows_of(capsys.readouterr().out)) == without_times(rows)
     assert kept.stat().st_mtime_ns == before
+
+    assert study(tmp_path, arms=("none",)) == 0
+    assert "as no such arm was asked for: add --arm uniform@20%." in " ".join(capsys.readouterr().out.split())
 
     assert study(tmp_path, **{"val-chunks": 4}) == 2
     assert "other sizes" in capsys.readouterr().err

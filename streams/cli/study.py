@@ -143,6 +143,8 @@ def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list
     told = rows(study)
     print_table(COLUMNS, [cells(row) for row in told], title="nats per token, 95 % intervals over threads")
     print_table(APART, [apart(row) for row in told], title="loss beside that of uniform of the same share")
+    if not any(each.arm.order == "uniform" for each in study.arms):
+        click.echo("Nothing stands beside uniform, as no such arm was asked for: add --arm uniform@20%.")
     click.echo(f"Drawn: {keep}/forgetting-{name}-matrix.png, {keep}/forgetting-{name}-curve.png")
     if into is not None:
         click.echo(f"Written: {into}")
