@@ -248,8 +248,10 @@ def test_a_small_study_from_archives_to_a_page(tmp_path: Path, capsys: pytest.Ca
 
     assert study(tmp_path, arms=("none",)) == 0
     assert "as no such arm was asked for: add --arm uniform@20%." in " ".join(capsys.readouterr().out.split())
+    assert study(tmp_path, arms=("full",)) == 0
+    assert "Drawn" not in capsys.readouterr().out, "one training has no course to draw"
 
-    assert study(tmp_path, **{"val-chunks": 4}) == 2
+    assert study(tmp_path, "--val-chunks=4") == 2
     assert "other sizes" in capsys.readouterr().err
     with (tmp_path / "two.mbox").open("ab") as archive:
         archive.write(b"From a@b.example Mon Mar  2 10:00:00 2026\nSubject: more\n\nmore\n")
