@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.capacity.passes import PASSES
 from pipeline.chunking.archive import TRAINING_SET, training_set
@@ -127,8 +128,9 @@ def compare(home: Home, other: Home, run_id: str) -> Reproduction:
             continue  # it holds times
         kept = sha256_file(folder / name) if (folder / name).is_file() else ""
         derived.append(Derived(name, recorded.get(name, kept), kept, sha256_file(again / name)))
-    steps = _steps(folder)
-    derived.append(Derived("losses of the steps", steps, steps, _steps(again)))
+    noted = _noted(folder)
+    steps = _steps(folder, noted)
+    derived.append(Derived("losses of the steps", steps, steps, _steps(again, noted)))
     if request.base.kind == "builtin":
         kept = _folder(home.root / request.base.path)
         again_made = _folder(other.root / request.base.path)
@@ -212,11 +214,17 @@ def _folder(path: Path) -> str:
     return sha256_folder(path) if path.is_dir() else ""
 
 
-def _steps(folder: Path) -> str:
-    """A digest of ``metrics.jsonl`` without its times."""
+def _noted(folder: Path) -> frozenset[str]:
+    """What a run noted of each step, its time apart: a later version may note more."""
+    return frozenset(name for step in _each_step(folder)[:1] for name in step) - {"seconds"}
+
+
+def _steps(folder: Path, noted: frozenset[str]) -> str:
+    """A digest of ``metrics.jsonl``, as far as it is about what is ``noted``."""
+    told = [{name: value for name, value in step.items() if name in noted} for step in _each_step(folder)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest() if told else ""
+
+
+def _each_step(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return ""
-    steps = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    told = [{name: value for name, value in step.items() if name != "seconds"} for step in steps]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

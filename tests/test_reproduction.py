@@ -88,6 +88,19 @@ def test_another_environment_is_named(twice: Twice) -> None:
     assert found.identical
 
 
+def test_a_run_of_an_earlier_version_is_held_to_what_it_noted_of_its_steps(twice: Twice) -> None:
+    path = twice.folder / "metrics.jsonl"
+    before = path.read_text()
+    steps = [json.loads(line) for line in before.splitlines()]
+    try:
+        path.write_text("".join(json.dumps({k: v for k, v in step.items() if k != "lr"}) + "\n" for step in steps))
+        assert twice.differing() == []
+        path.write_text("".join(json.dumps(step | {"loss": 0.0}) + "\n" for step in steps))
+        assert twice.differing() == ["losses of the steps"]
+    finally:
+        path.write_text(before)
+
+
 @pytest.mark.parametrize("name", DERIVED)
 def test_a_file_changed_since_is_named(twice: Twice, recorded: dict[str, str], name: str) -> None:
     path = twice.folder / name
