@@ -112,9 +112,12 @@ def forgetting_command(
 
 
 def _draw(study: Study, keep: Path, into: Path | None, name: str) -> list[tuple[str, str]]:
-    """Draws into the study's folder, and beside the page; returns captions and paths as the page names them."""
+    """Draws into the study's folder, and beside the page; returns captions and paths as the page names them. There is
+    nothing to draw where no arm went from window to window, as `full` alone does not."""
     from streams.forgetting.pictures import draw_curve, draw_heat_map
 
+    if all(trained.figures.forgetting is None for trained in study.arms):
+        return []
     folders = [keep] if into is None else [keep, into.absolute().parent]
     for folder in folders:
         draw_heat_map(study, folder / f"forgetting-{name}-matrix.png")
@@ -145,6 +148,7 @@ def _tell(study: Study, name: str, keep: Path, into: Path | None, pictures: list
     print_table(APART, [apart(row) for row in told], title="loss beside that of uniform of the same share")
     if not any(each.arm.order == "uniform" for each in study.arms):
         click.echo("Nothing stands beside uniform, as no such arm was asked for: add --arm uniform@20%.")
-    click.echo(f"Drawn: {keep}/forgetting-{name}-matrix.png, {keep}/forgetting-{name}-curve.png")
+    if pictures:
+        click.echo(f"Drawn: {keep}/forgetting-{name}-matrix.png, {keep}/forgetting-{name}-curve.png")
     if into is not None:
         click.echo(f"Written: {into}")
