@@ -15,6 +15,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import RegistryError
 from pipeline.events import AdapterPromoted, Event
 from pipeline.home import Home, sha256_folder
+from pipeline.ranges import ranges
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, Row, RunEventRow
@@ -70,12 +71,11 @@ def decide_run(
     above = recorded_receipt(store, request.parent.run_id) if request.parent else None
     receipt = build_receipt(home, request, result, verdict, now, parent_receipt=above or "")
     receipt_sha256 = write_receipt(home, receipt)
-    windows = ", ".join(map(str, request.new_windows))
     entries = _entries(
         state,
         request,
         [
-            (Happening.REGISTERED, f"run {request.run_id} on new windows {windows}"),
+            (Happening.REGISTERED, f"run {request.run_id} on new windows {ranges(request.new_windows)}"),
             (Happening.EVALUATED, f"checkpoint {result.checkpoint}, {result.steps} steps, {result.tokens} tokens"),
             (Happening(verdict.outcome.value), "; ".join(verdict.reasons)),
         ],

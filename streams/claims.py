@@ -16,6 +16,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, UsageError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, private_dir, sha256_file, write_atomic
+from pipeline.ranges import ranges
 from pipeline.runs.requests import REQUEST, AdapterRef, BaseRef, RunRequest, RunSettings, ShardRef
 from pipeline.runs.runfiles import Loss, write_exclusions, write_losses
 from pipeline.sampling.coverage import read_coverage, windows_trained
@@ -36,7 +37,6 @@ from registry.importing import Terms
 from registry.journal import Happening, Status, fold
 from registry.named import reference
 from streams.bases import base_of
-from streams.ranges import ranges
 
 
 @dataclass(frozen=True, slots=True)

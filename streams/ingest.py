@@ -75,7 +75,7 @@ def choose_mailbox(store: Store, settings: Settings, named: str | None) -> str:
         return named
     known = sorted({row.mailbox for row in store.fetch(MailboxRow)} | set(settings.mailboxes))
     if len(known) > 1:
-        raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one")
+        raise UsageError(f"there are several mailboxes: {', '.join(known)}", hint="name one with --mailbox")
     return known[0] if known else "main"
 
 

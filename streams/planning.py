@@ -20,6 +20,7 @@ from pipeline.domain import Split
 from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.installing import install_command
+from pipeline.ranges import ranges
 from pipeline.runs.plan import SCHEDULE, Plan, plan_run
 from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.runs.runfiles import Exclusions
@@ -32,7 +33,6 @@ from streams.bases import champion_elsewhere, require_kept_base
 from streams.claims import NothingToLearn, Windows, draft, last_failure, undecided
 from streams.devices import training_device
 from streams.lora import require_continuable, require_known_fields
-from streams.ranges import ranges
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large

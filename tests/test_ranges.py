@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ranges import ranges
+from pipeline.ranges import ranges
 
 
 def test_neighbours_are_joined() -> None:

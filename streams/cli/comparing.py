@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.ranges import ranges
 from streams.cli.output import json_option, print_json, print_table
-from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.ranges import ranges
 from streams.cli.output import per_cent, print_table, say
-from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.chunking.tier_limits import TierUse

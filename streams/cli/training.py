@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.ranges import ranges
 from streams.cli.comparing import compare_command
 from streams.cli.output import json_option, print_json, print_table, progress
 from streams.cli.suggesting import suggest
 from streams.documents import plain
-from streams.ranges import ranges
 
 if TYPE_CHECKING:
     from pipeline.home import Home

@@ -7,6 +7,7 @@ import logging
 from pipeline.config.settings import Settings
 from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
+from pipeline.ranges import ranges
 from pipeline.store import Store
 from registry.named import mailboxes
 from streams.bases import ready_base
@@ -16,7 +17,6 @@ from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
 from streams.held import HeldStore
 from streams.planning import require_room
-from streams.ranges import ranges
 from streams.times import utc_now
 
 log = logging.getLogger(__name__)

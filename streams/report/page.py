@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from pipeline.ranges import ranges
 from registry.gate import RuleOutcome, Ruling
-from streams.ranges import ranges
 from streams.report.drawing import Curve, curves, share
 from streams.report.story import Example, Mail, Story
 from streams.report.style import STYLE
