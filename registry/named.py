@@ -23,10 +23,8 @@ def the_mailbox(store: Store, named: str | None) -> str:
         raise NothingToDo("there is no mailbox yet", hint="bring mail in with `mailtide import PATH`")
     meant = mailboxes_of(store, named)
     if len(meant) > 1:
-        raise UsageError(
-            f"there are several mailboxes: {', '.join(meant)}",
-            hint="name one: --mailbox NAME, or NAME itself after plan, retrain, tiers and spotcheck",
-        )
+        hint = "name one: --mailbox NAME, or NAME itself after plan, retrain, tiers and spotcheck"
+        raise UsageError(f"there are several mailboxes: {', '.join(meant)}", hint=hint)
     return meant[0]
 
 

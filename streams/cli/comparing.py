@@ -123,8 +123,8 @@ def _bounds(interval: Interval) -> str:
 def _figure(figure: tuple[float, float | None, float | None] | None) -> str:
     if figure is None:
         return "-"
-    value, low, high = figure
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    told = [f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}" for value in figure if value is not None]
+    return told[0] if len(told) < 3 else f"{told[0]} ({told[1]} to {told[2]})"
 
 
 def _document(found: SideBySide) -> dict[str, Any]:
