@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.capacity.content import content_of
@@ -24,6 +23,7 @@ from pipeline.runs.plan import COVERAGE, EXCLUSIONS, Prepared, parent_coverage, 
 from pipeline.runs.requests import RESULT, RunRequest, RunResult, read_request, read_result
 from pipeline.runs.runfiles import read_exclusions
 from pipeline.sampling.coverage import coverage_after, write_coverage
+from pipeline.times import utc_now
 from retrain.evaluation.measure import measure
 from retrain.models.adapters import CONFIG, WEIGHTS
 from retrain.models.base import find_base
@@ -66,7 +66,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
     if (folder / RESULT).is_file():
         return read_result(folder)
     request = read_request(folder)
-    started_at = _now()
+    started_at = utc_now()
     watch = Stopwatch()
     with watch.stage("data"):
         prepared = prepare_run(home, request, folder)
@@ -103,7 +103,7 @@ def execute(home: Home, run_id: str, progress: Observer) -> RunResult:
         adapter_sha256=sha256_folder(adapter),
         checkpoint=chosen.name,
         started_at=started_at,
-        finished_at=_now(),
+        finished_at=utc_now(),
         **_trained(folder / METRICS),
         new_chunks=prepared.manifest.of(Role.NEW).num_rows,
         rehearsal_chunks=len(set(_rehearsed(prepared))),
@@ -186,7 +186,3 @@ def _base_steps(request: RunRequest, progress: Observer) -> Callable[[StepRecord
             progress(Progress(request.run_id, "base", record.step, record.steps, text, record.loss, rate, left))
 
     return report
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -15,9 +15,9 @@ from registry.finding import Search, chosen_engine
 from registry.named import adapter_of, reference
 from registry.quoting import fitted
 from retrain.search.embedder import load_embedder
-from streams.bases import base_to_ask
 from streams.indexing import remote_of
-from streams.runner import require_training
+from streams.runs.bases import base_to_ask
+from streams.runs.runner import require_training
 
 MAX_NEW_TOKENS = 256
 

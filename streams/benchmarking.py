@@ -19,8 +19,8 @@ from registry.named import adapter_of, reference
 from retrain.benchmarks.items import Item
 from retrain.benchmarks.points import Loss, by_task, loss, score
 from retrain.benchmarks.tasks import Task, is_path, known_tasks, read_tasks
-from streams.bases import base_to_ask
-from streams.runner import require_training
+from streams.runs.bases import base_to_ask
+from streams.runs.runner import require_training
 
 BASE = "base"
 """What stands for the bare base where an adapter may be named."""

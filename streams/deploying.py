@@ -15,12 +15,12 @@ from pipeline.events import AdapterPromoted, Event, Topic
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, MetricRow, OutboxRow
+from pipeline.times import utc_now
 from registry.deploy.standing import Standing, speed_recorded, want
 from registry.deploy.targets import converge_all, targets
 from streams.bus.contract import Bus, Subscription
+from streams.owning.stores import OpenStore, opener
 from streams.secrets import secret_of
-from streams.stores import OpenStore, opener
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from retrain.search.embedder import Embedder, load_embedder
 from retrain.search.vectors import Vectors
 from retrain.search.weaviate import Address, connected
 from streams.mailpath.ownership import store_name
+from streams.owning.stores import OpenStore
 from streams.secrets import secret_of
-from streams.stores import OpenStore
 
 SERVER = "weaviate"
 

@@ -22,7 +22,7 @@ from pipeline.home import Home, sha256_file
 from pipeline.runs.plan import prepare_run
 from pipeline.runs.requests import RunRequest
 from retrain.run import execute
-from streams.reproduction import compare, made_again
+from streams.runs.reproduction import compare, made_again
 from tests.support.lineage import Lineage, make_chunk, run_settings
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 

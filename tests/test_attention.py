@@ -15,7 +15,7 @@ from retrain.models.attention import kernels
 from retrain.models.base import learn_tokenizer, new_network
 from retrain.models.model import choose_compute, load_base
 from retrain.training.batches import Example, collate
-from streams.planning import require_attention
+from streams.runs.planning import require_attention
 from tests.support.mailroom import TINY
 
 COMPUTE = choose_compute(ModelSettings(dtype="float32"), 1)

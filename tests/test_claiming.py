@@ -12,7 +12,7 @@ from pipeline.config.settings import ModelSettings, PlanSettings, Settings, Trai
 from pipeline.store.rows import MailboxRow, RequestRow
 from streams.daemon.board import Board
 from streams.daemon.claiming import Claiming
-from streams.held import HeldStore
+from streams.owning.held import HeldStore
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 

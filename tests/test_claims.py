@@ -16,7 +16,7 @@ from pipeline.runs.runfiles import read_exclusions, read_losses
 from pipeline.store.rows import ExclusionRow, OutboxRow, RequestRow
 from registry import byhand
 from registry.decide import decision_of, fail_run
-from streams.claims import (
+from streams.runs.claims import (
     ALL_WAITING,
     NEWLY_CLOSED,
     Windows,
@@ -26,7 +26,7 @@ from streams.claims import (
     require_no_other,
     undecided,
 )
-from streams.planning import plan_next
+from streams.runs.planning import plan_next
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 

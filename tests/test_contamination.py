@@ -15,8 +15,8 @@ from pipeline.runs.runfiles import NEAR_COPY, read_exclusions, write_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, LossRow
 from streams.cli.commands import cli
-from streams.data_report import data_report
-from streams.stores import opener
+from streams.inspecting.data_report import data_report
+from streams.owning.stores import opener
 from tests.support.deliveries import Mailbox, changed, fillers, words
 
 

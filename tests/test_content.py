@@ -23,10 +23,10 @@ from pipeline.store.rows import RequestRow
 from registry.decide import journal
 from registry.deploy.merged import base_folder
 from registry.verify import read_bases_anew, verify
-from streams.bases import base_to_ask, ready_base
-from streams.claims import ALL_WAITING, claim
-from streams.faults import require_inputs
-from streams.planning import plan_next, require_room
+from streams.runs.bases import base_to_ask, ready_base
+from streams.runs.claims import ALL_WAITING, claim
+from streams.runs.faults import require_inputs
+from streams.runs.planning import plan_next, require_room
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
 
@@ -228,7 +228,7 @@ def test_a_base_that_is_not_here_is_named_as_what_it_is_called(
     run = champion(box, settings)
     assert run.base.base_id == by_name("maker/Some-Model", "v2") and run.base.base_id.startswith("some-model-")
     base = make_base(tmp_path / "base")
-    monkeypatch.setattr("streams.bases.folder_here", lambda *_: base)
+    monkeypatch.setattr("streams.runs.bases.folder_here", lambda *_: base)
     assert plan_next(box.store, box.home, settings, MAILBOX, ALL_WAITING).begins == "", "it came here: the lineage goes on"
 
 

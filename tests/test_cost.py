@@ -14,11 +14,11 @@ from pipeline.config.settings import CostSettings, Settings
 from pipeline.errors import ConfigError, NothingToDo, RunError
 from pipeline.runs.requests import BaseRef, RunResult
 from pipeline.store.rows import JournalRow, MailboxRow, OutboxRow, RequestRow, RunEventRow
+from pipeline.times import utc_now
 from registry.records import price
 from registry.spending import relief, spending
-from streams.budget import require_budget
-from streams.claims import ALL_WAITING
-from streams.times import utc_now
+from streams.runs.budget import require_budget
+from streams.runs.claims import ALL_WAITING
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
 from tests.support.program import complaint, run
@@ -29,7 +29,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finished]:
     """Runs whose planted base is the one that the next request stands on, so that it continues them."""
     made = Finished.at(tmp_path / "home", Settings(cost=CostSettings(per_hour=4.0)))
     planted = BaseRef(kind="builtin", base_id="base", path="bases/main/base")
-    monkeypatch.setattr("streams.claims.base_of", lambda *_: planted)
+    monkeypatch.setattr("streams.runs.claims.base_of", lambda *_: planted)
     yield made
     made.store.close()
 

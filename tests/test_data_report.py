@@ -14,8 +14,8 @@ from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow
 from streams.cli.commands import carry_out
-from streams.data_report import NAMES, Figures, data_report
 from streams.demo.mailbox import write_mailbox
+from streams.inspecting.data_report import NAMES, Figures, data_report
 
 
 def mailtide(home: Home, *arguments: str) -> str:

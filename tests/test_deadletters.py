@@ -24,7 +24,7 @@ from streams.bus.embedded import EmbeddedBus
 from streams.feeds.maildir import MaildirFeed
 from streams.feeds.mbox import MboxFeed
 from streams.feeds.replay import ReplayFeed
-from streams.owner import Owner
+from streams.owning.owner import Owner
 from streams.parsers.pool import parsed
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail, mboxrd

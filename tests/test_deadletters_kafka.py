@@ -16,6 +16,7 @@ from pipeline.events import Event, Topic, WindowClosed
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
+from pipeline.times import utc_now
 from streams.bus.connection import client_options, ended, started
 from streams.bus.contract import Subscription
 from streams.bus.deadletters import Origin, dead_record
@@ -24,9 +25,8 @@ from streams.bus.kafka import KafkaBus
 from streams.bus.topics import create_topics, dead_letter_name, topic_name
 from streams.feeds.mbox import MboxFeed
 from streams.mailpath.messages import handed_record
-from streams.owner import Owner
+from streams.owning.owner import Owner
 from streams.parsers.pool import parsed
-from streams.times import utc_now
 from tests.support.archives import mail, mboxrd
 from tests.support.kafka import Broker
 from tests.support.program import complaint, make, run

@@ -16,17 +16,17 @@ import pytest
 from pipeline.home import Home, sha256_folder
 from pipeline.runs.requests import AdapterRef, BaseRef
 from pipeline.store import Store
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from registry.byhand import promote
 from retrain.serving.asked import Finish, Job, Sampling
 from retrain.serving.engine import Engine, Room
-from streams.lease import device_for_serving, device_for_training
+from streams.runs.lease import device_for_serving, device_for_training
 from streams.server.deck import Deck, Held
 from streams.server.errors import ApiError
 from streams.server.following import Following
 from streams.server.storeroom import Storeroom
 from streams.server.turns import Turns
-from streams.times import utc_now
 from tests.support.daemons import until
 from tests.support.engines import PATIENCE, Answers, model_of
 from tests.support.served import MAILBOX, Served, make_served, register

@@ -40,7 +40,7 @@ from streams.bus.embedded import EmbeddedBus
 from streams.cli.commands import cli
 from streams.daemon.deploying import Deploying
 from streams.deploying import deploy_pending
-from streams.held import HeldStore
+from streams.owning.held import HeldStore
 from tests.support.daemons import until
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX

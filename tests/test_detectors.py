@@ -17,7 +17,7 @@ from pipeline.home import Home
 from pipeline.privacy.detectors import find_detected, installed_versions
 from pipeline.privacy.scrub import count_masked, mask_credentials, masker, placeholder
 from pipeline.store import Store
-from streams.stores import opener
+from streams.owning.stores import opener
 from tests.support.deliveries import Mailbox, fillers
 from tests.support.rows import VERSIONS, new_store
 from tests.support.secrets import KINDS, OF_OTHERS, plant, planted_into

@@ -11,9 +11,9 @@ import pytest
 from pipeline.arrival.people import PeopleKey
 from pipeline.config.settings import Settings
 from pipeline.home import Home
-from streams.doctor import Check, diagnose
 from streams.homes import make_home
-from streams.requirements import declared, within
+from streams.inspecting.doctor import Check, diagnose
+from streams.inspecting.requirements import declared, within
 
 
 @pytest.fixture
@@ -153,7 +153,8 @@ def test_a_gpu_is_named_by_the_driver_program(tmp_path: Path, monkeypatch: pytes
 
 def test_it_imports_nothing_heavy(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pipeline.home import Home; from streams.doctor import diagnose\n"
+        "import sys; from pathlib import Path; from pipeline.home import Home\n"
+        "from streams.inspecting.doctor import diagnose\n"
         "diagnose(Home(Path(sys.argv[1])))\n"
         "assert not {'torch', 'transformers', 'peft', 'duckdb', 'pyarrow'} & set(sys.modules), sorted(sys.modules)"
     )

@@ -18,10 +18,10 @@ from pipeline.store import Store
 from registry.embedding import carry_out
 from registry.indexes import stored_vectors, vectors_folder, writing
 from retrain.search.vector_file import read_note
-from streams.batch import Taken
 from streams.daemon.board import Board, EmbeddingState, FeedState, TrainingState
 from streams.daemon.embedding import Embedding, Patience, embedding_parts
-from streams.held import HeldStore
+from streams.owning.batch import Taken
+from streams.owning.held import HeldStore
 from tests.support.embedding import TrigramEmbedder
 from tests.support.stored import empty_mailbox, store_mail
 

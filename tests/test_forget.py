@@ -27,12 +27,12 @@ from pipeline.runs.plan import prepare_run
 from pipeline.runs.requests import RunRequest
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, FeedbackRow, MessageRow, RawRow, TextRow
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from registry.answer import answer
 from registry.decide import journal
 from registry.journal import Status
 from registry.verify import recorded, verify
-from streams.claims import ALL_WAITING, claim, undecided
 from streams.cli.commands import cli
 from streams.daemon.board import Board
 from streams.deploying import deploy_pending
@@ -43,14 +43,14 @@ from streams.erasure.planning import plan_erasure, unfinished
 from streams.erasure.receipt import path_of, read
 from streams.erasure.verifying import verify_erasures
 from streams.feeds.replay import EMPTY
-from streams.held import HeldStore
 from streams.homes import make_home
-from streams.ingest import import_archives
-from streams.owner_socket import OwnerSocket
-from streams.reproduction import reproduce
-from streams.stores import opener
-from streams.times import utc_now
-from streams.withdrawal import RUNNING, is_withdrawn
+from streams.owning.held import HeldStore
+from streams.owning.ingest import import_archives
+from streams.owning.owner_socket import OwnerSocket
+from streams.owning.stores import opener
+from streams.runs.claims import ALL_WAITING, claim, undecided
+from streams.runs.reproduction import reproduce
+from streams.runs.withdrawal import RUNNING, is_withdrawn
 from tests.conftest import REPOSITORY
 from tests.support.daemons import daemon, rows, until
 from tests.support.forgotten import (
@@ -274,7 +274,7 @@ def test_dead_letters_claim_checks_sheets_and_corrections_go_too(home: Home, set
 
 
 def test_a_run_that_would_read_it_is_withdrawn(home: Home, settings: Settings, ids: list[str]) -> None:
-    from streams.runner import Runner
+    from streams.runs.runner import Runner
 
     with Store.open(home, settings, VERSIONS) as store:
         request = claim(store, home, settings, MAILBOX, ALL_WAITING, utc_now())

@@ -22,14 +22,14 @@ from pipeline.domain import Arrival, Clock, DeadLetter, Tick, TickKind
 from pipeline.errors import FeedError, SourceAway
 from pipeline.home import Home
 from pipeline.store.rows import FeedRow
+from pipeline.times import utc_now
 from streams.feeds import imap_session
 from streams.feeds.contract import Handed
 from streams.feeds.imap import imap_feeds
 from streams.homes import make_home
-from streams.owner import Owner
+from streams.owning.owner import Owner
+from streams.owning.stores import opener
 from streams.parsers.pool import parsed
-from streams.stores import opener
-from streams.times import utc_now
 from tests.conftest import REPOSITORY
 from tests.support.archives import mail
 from tests.support.dovecot import Dovecot, dovecot

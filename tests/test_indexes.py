@@ -26,7 +26,7 @@ from registry.finding import Engine, Search, chosen_engine, find
 from registry.indexes import open_words, standings, stored_vectors, writing
 from streams.cli.commands import carry_out
 from streams.indexing import rebuild
-from streams.stores import opener
+from streams.owning.stores import opener
 from tests.support.embedding import TrigramEmbedder
 from tests.support.stored import empty_mailbox, store_mail
 

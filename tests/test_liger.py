@@ -9,7 +9,7 @@ from pipeline.config.settings import ModelSettings, Settings
 from pipeline.errors import RunError
 from retrain.models.liger import require_liger
 from retrain.models.model import choose_compute
-from streams.planning import require_kernels
+from streams.runs.planning import require_kernels
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

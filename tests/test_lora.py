@@ -14,9 +14,9 @@ from peft import LoraConfig
 from pipeline.config.settings import Settings, TrainSettings
 from pipeline.errors import RunError
 from pipeline.store.rows import RequestRow
-from streams.claims import ALL_WAITING, claim
-from streams.lora import ADAPTER_CONFIG, OWN_SETTINGS, require_known_fields
-from streams.planning import plan_next, require_room
+from streams.runs.claims import ALL_WAITING, claim
+from streams.runs.lora import ADAPTER_CONFIG, OWN_SETTINGS, require_known_fields
+from streams.runs.planning import plan_next, require_room
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX
 

@@ -13,16 +13,16 @@ from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.events import Event, RunRequested
 from pipeline.home import Home, write_atomic
+from pipeline.times import utc_now
 from retrain.progress import Progress
 from retrain.run import execute
 from retrain.training.lost_device import DEVICE, DeviceGone, is_device_lost, require_same_device
 from retrain.worker import serve
 from streams.bus.embedded import EmbeddedBus
-from streams.faults import tells_of_lost_device
-from streams.retraining import Trainer
-from streams.runner import OnStep, Runner
-from streams.stores import opener
-from streams.times import utc_now
+from streams.owning.stores import opener
+from streams.runs.faults import tells_of_lost_device
+from streams.runs.retraining import Trainer
+from streams.runs.runner import OnStep, Runner
 from tests.support.mailroom import Mailroom
 
 LOST = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"

@@ -18,15 +18,15 @@ from pipeline.events import Topic
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from streams.bus.topics import create_topics, topic_name
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from streams.mailpath.following import Follower
 from streams.mailpath.notices import progress_of
-from streams.owner import Owner
+from streams.owning.owner import Owner
 from streams.parsers.pool import parsed
-from streams.times import utc_now
 from tests.support.daemons import until
 from tests.support.dump import rows_of, shards_of
 from tests.support.kafka import Broker

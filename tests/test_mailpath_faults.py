@@ -17,11 +17,11 @@ from pipeline.domain import Arrival, DeadLetter
 from pipeline.errors import BusError
 from pipeline.events import Topic
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.bus.envelope import Record
 from streams.bus.topics import create_topics, topic_name
 from streams.mailpath.claim_checks import ClaimChecks
 from streams.mailpath.messages import answer_record, handed_of, handed_record
-from streams.times import utc_now
 from tests.support.archives import mail, mboxrd
 from tests.support.daemons import make_home, rows
 from tests.support.disks import small_disk

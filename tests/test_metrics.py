@@ -17,10 +17,10 @@ from pipeline.config.notice_settings import NotifySettings
 from pipeline.config.settings import CostSettings, Settings
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from registry.answer_ids import AnswerIds
 from streams.notices.finding import watch
-from streams.times import utc_now
 from tests.support.apis import client
 from tests.support.daemons import daemon, make_home, stop, until
 from tests.support.finished import Finished

@@ -12,12 +12,12 @@ from pipeline.arrival.people import PeopleKey
 from pipeline.config.settings import GateSettings, MailboxSettings, ModelSettings, Settings, TrainSettings
 from pipeline.store.rows import MailboxRow, RequestRow
 from registry.spending import spending
-from streams.claims import ALL_WAITING, NothingToLearn, Windows, draft
 from streams.cli.plans import tell_plan
 from streams.daemon.board import Board
 from streams.daemon.claiming import Claiming
-from streams.held import HeldStore
-from streams.planning import plan_next, require_room
+from streams.owning.held import HeldStore
+from streams.runs.claims import ALL_WAITING, NothingToLearn, Windows, draft
+from streams.runs.planning import plan_next, require_room
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX
 

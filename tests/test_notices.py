@@ -27,12 +27,12 @@ from pipeline.store.rows import ClosingRow, DeadLetterRow, MetricRow, NoticeRow,
 from registry.byhand import promote, rollback
 from registry.decide import fail_run
 from streams.demo.mailbox import write_mailbox
-from streams.lease import notice_lease
 from streams.notices.finding import history, untold, watch
 from streams.notices.notice import Notice, hand_over
 from streams.notices.outgoing import Outgoing, Told, send_waiting
 from streams.notices.regressions import Figure, regressions
 from streams.notices.wording import trial
+from streams.runs.lease import notice_lease
 from tests.conftest import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.daemons import make_home, rows

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import Tick, TickKind
-from streams.ordering import InOrder
+from streams.owning.ordering import InOrder
 
 
 def tick(number: int) -> Tick:

@@ -22,9 +22,9 @@ from pipeline.store.rows import ClosingRow, FeedRow, MessageRow
 from streams.demo.mailbox import write_mailbox
 from streams.feeds.mbox import MboxFeed
 from streams.homes import make_home
-from streams.owner import Owner
+from streams.owning.owner import Owner
+from streams.owning.stores import opener
 from streams.parsers.pool import parsed
-from streams.stores import opener
 from tests.support.dump import rows_of, shards_of
 from tests.support.leaks import find_leaks
 

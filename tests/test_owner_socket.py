@@ -17,14 +17,14 @@ from pipeline.errors import ConfigError, StoreError, StoreHeldError, UsageError
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import MailboxRow
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
-from streams import owner_socket
 from streams.demo.mailbox import write_mailbox
-from streams.held import HeldStore
-from streams.owner_socket import OwnerSocket
-from streams.remote_store import RemoteStore
-from streams.stores import kept_store, opener, store_of
-from streams.times import utc_now
+from streams.owning import owner_socket
+from streams.owning.held import HeldStore
+from streams.owning.owner_socket import OwnerSocket
+from streams.owning.remote_store import RemoteStore
+from streams.owning.stores import kept_store, opener, store_of
 from tests.support.dump import rows_of
 from tests.support.program import make, run
 
@@ -93,7 +93,7 @@ def test_who_is_to_keep_the_store_waits_for_one_that_has_it_for_a_moment(
         waits.append(seconds)
         server.close()
 
-    monkeypatch.setattr("streams.stores.time.sleep", wait)
+    monkeypatch.setattr("streams.owning.stores.time.sleep", wait)
     with kept_store(filled, read_home(filled, environment={})) as store:
         assert store.fetch(MailboxRow)
     assert len(waits) == 1
@@ -191,7 +191,7 @@ def test_what_froze_is_checked_by_the_owner(filled: Home) -> None:
 
 def test_a_command_of_another_version_is_refused(filled: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(filled):
-        monkeypatch.setattr("streams.remote_store.program", lambda: "0.0.1")
+        monkeypatch.setattr("streams.owning.remote_store.program", lambda: "0.0.1")
         with pytest.raises(StoreError, match="another version"):
             reached(filled)
 
@@ -275,7 +275,7 @@ def test_an_owner_that_is_just_stopping_is_no_reason_to_fail(filled: Home, write
 
 def test_a_daemon_starts_while_another_one_stops(filled: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     stopping = Store.open(filled, Settings(), None)
-    monkeypatch.setattr("streams.stores.time.sleep", lambda _: stopping.close())
+    monkeypatch.setattr("streams.owning.stores.time.sleep", lambda _: stopping.close())
     with hanging_up(filled) as done, kept_store(filled, read_home(filled, environment={})) as store:
         assert done.is_set()
         assert store.fetch(MailboxRow)

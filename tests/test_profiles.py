@@ -14,7 +14,7 @@ from pipeline.config.configuration import load, read_home
 from pipeline.config.settings import Settings
 from pipeline.home import Home
 from streams.cli.commands import carry_out
-from streams.planning import BUILTIN_TOKENS, OTHER_TOKENS
+from streams.runs.planning import BUILTIN_TOKENS, OTHER_TOKENS
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"

@@ -11,9 +11,9 @@ from pipeline.errors import RunError, UsageError
 from pipeline.home import Home, sha256_file, sha256_folder
 from pipeline.runs.requests import RunRequest, RunResult
 from retrain.run import execute
-from streams.lease import training_lease
-from streams.reproduction import DERIVED, compare, made_again, reproduce
-from streams.runner import Step
+from streams.runs.lease import training_lease
+from streams.runs.reproduction import DERIVED, compare, made_again, reproduce
+from streams.runs.runner import Step
 from tests.support.mailroom import Mailroom
 
 

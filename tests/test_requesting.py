@@ -11,13 +11,13 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.events import Event, Topic
 from pipeline.home import Home
-from streams import requesting
 from streams.bus.contract import Subscription
 from streams.bus.kafka import KafkaBus
-from streams.claims import ALL_WAITING
 from streams.demo.mailbox import write_mailbox
-from streams.retraining import TRAINER
-from streams.sessions import retrain
+from streams.runs import requesting
+from streams.runs.claims import ALL_WAITING
+from streams.runs.retraining import TRAINER
+from streams.runs.sessions import retrain
 from tests.support.daemons import TINY, daemon, make_home, rows, stop
 from tests.support.kafka import Broker
 from tests.support.program import complaint, run

@@ -15,7 +15,7 @@ from retrain.progress import Progress
 from retrain.run import execute
 from retrain.training.metrics import read_metrics
 from retrain.training.retries import MOVED, settled
-from streams.course import course_of, kept_checkpoint
+from streams.runs.course import course_of, kept_checkpoint
 from tests.support.mailroom import TINY, Mailroom, tiny_settings
 
 RETRY = RetrySettings(attempts=2, threshold=0.05, factor=0.5)

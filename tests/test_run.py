@@ -32,7 +32,7 @@ from retrain.offline import OFFLINE
 from retrain.progress import Progress
 from retrain.run import execute
 from retrain.training.metrics import read_metrics
-from streams.faults import tells_of_full_disk
+from streams.runs.faults import tells_of_full_disk
 from tests.conftest import REPOSITORY
 from tests.support.disks import small_disk
 from tests.support.mailroom import TINY, Mailroom, tiny_settings

@@ -22,12 +22,12 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from pipeline.errors import UsageError
 from pipeline.home import Home
 from pipeline.store import Store
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from registry.byhand import promote, rollback
-from streams.held import HeldStore
-from streams.owner_socket import OwnerSocket
+from streams.owning.held import HeldStore
+from streams.owning.owner_socket import OwnerSocket
 from streams.server.tokens import Tokens, on_loopback, tokens_of
-from streams.times import utc_now
 from tests.support.daemons import until
 from tests.support.program import complaint, run
 from tests.support.served import ATTACK, MAILBOX, SECRET_FACT, SETTINGS, Served, make_served

@@ -35,7 +35,7 @@ from pipeline.store.rows import (
     WindowStateRow,
 )
 from registry.journal import Happening, RegistryState, advance
-from streams.standing import standings
+from streams.inspecting.standing import standings
 from tests.support.rows import KEY, START, any_row, flat, message, new_store, thread
 
 COLUMNS = {

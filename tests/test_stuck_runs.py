@@ -18,9 +18,9 @@ from streams.bus.contract import Interrupted
 from streams.bus.embedded import EmbeddedBus
 from streams.daemon.board import Board
 from streams.daemon.training import Training
-from streams.held import HeldStore
-from streams.retraining import Retraining, subscribe_training
-from streams.runner import OnStep, Runner, Step
+from streams.owning.held import HeldStore
+from streams.runs.retraining import Retraining, subscribe_training
+from streams.runs.runner import OnStep, Runner, Step
 from tests.support.daemons import until
 from tests.support.finished import START, Finished
 from tests.support.lineage import MAILBOX

@@ -19,9 +19,9 @@ from streams.bus.embedded import EmbeddedBus
 from streams.cli.output import progress as shown
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.wording import training_line
-from streams.retraining import Trainer
-from streams.runner import OnStep, Runner, Step, WorkerDied
-from streams.telling import LOG_EVERY_SECONDS, NowAndThen, step_line, time_left
+from streams.runs.retraining import Trainer
+from streams.runs.runner import OnStep, Runner, Step, WorkerDied
+from streams.runs.telling import LOG_EVERY_SECONDS, NowAndThen, step_line, time_left
 from tests.support.stored import empty_mailbox
 
 
@@ -131,8 +131,8 @@ def test_elsewhere_than_on_a_terminal_a_notice_is_a_line_at_once(capsys: pytest.
 
 SHOW = """
 from streams.cli.output import progress
-from streams.runner import Step
-from streams.telling import step_line
+from streams.runs.runner import Step
+from streams.runs.telling import step_line
 with progress("retrain main", guess=False) as bar:
     step = Step("0a", "train", 30, 120, "attempt 2 of at most 3, epoch 1, 4100 tokens", 4.1234, 3400.4, 250.0)
     bar.update(step.done, step.total, step_line(step))

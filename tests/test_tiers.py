@@ -32,7 +32,7 @@ from pipeline.sampling.manifest import (
     write_manifest,
 )
 from pipeline.scratch import Scratch
-from streams.tiers import tier_report
+from streams.inspecting.tiers import tier_report
 from streams.whatif.policies import read_policies
 from tests.support.finished import Finished
 from tests.support.lineage import MAILBOX, Lineage, make_chunk, run_settings

@@ -22,14 +22,14 @@ from pipeline.config.configuration import read_home
 from pipeline.config.settings import CostSettings, Settings
 from pipeline.home import Home
 from pipeline.store.rows import MailboxRow
+from pipeline.times import utc_now
 from registry.byhand import reject
 from streams.demo.mailbox import write_mailbox
-from streams.progress import PROGRESS, published
-from streams.runner import Step
+from streams.owning.stores import opener
+from streams.runs.progress import PROGRESS, published
+from streams.runs.runner import Step
+from streams.runs.withdrawal import running
 from streams.server.news import noted
-from streams.stores import opener
-from streams.times import utc_now
-from streams.withdrawal import running
 from tests.support.apis import application, client, listening, token
 from tests.support.daemons import TINY, daemon, make_home, stop, until
 from tests.support.finished import Finished

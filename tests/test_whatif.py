@@ -26,10 +26,10 @@ from pipeline.runs.runfiles import write_exclusions
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, RequestRow, RunResultRow, ShardRow
 from pipeline.versions import VERSIONS
-from streams.bases import base_of
 from streams.demo.mailbox import write_mailbox
 from streams.homes import make_home
-from streams.owner import Owner
+from streams.owning.owner import Owner
+from streams.runs.bases import base_of
 from streams.whatif.comparison import Comparison, Outcome, compare
 from streams.whatif.log import read_log
 from streams.whatif.pace import Pace, measured_pace

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError
 from pipeline.store.connection import transaction
+from pipeline.times import utc_now
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -56,7 +56,7 @@ def migrate(connection: DuckDBPyConnection) -> None:
             connection.execute(migration.sql)
             connection.execute(
                 f"INSERT INTO {migration.database}.migrations VALUES (?, ?, ?)",
-                [migration.number, migration.name, datetime.now(UTC).replace(tzinfo=None)],
+                [migration.number, migration.name, utc_now()],
             )
 
 

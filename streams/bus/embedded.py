@@ -17,8 +17,8 @@ from pipeline.errors import MailtideError, UsageError
 from pipeline.events import Event, Topic
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, DeliveryRow, OutboxRow, Row
+from pipeline.times import utc_now
 from streams.bus.contract import Dead, Interrupted, Subscription
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

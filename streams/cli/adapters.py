@@ -98,9 +98,9 @@ def _when(served: Served) -> str:
 @click.pass_obj
 def promote_command(home: Home, adapter_id: str, reason: str) -> None:
     """Make ADAPTER_ID champion by hand, whatever its verdict."""
+    from pipeline.times import utc_now
     from registry import byhand
     from streams.cli.opening import opened, settings_of
-    from streams.times import utc_now
 
     with opened(home, settings_of(home)) as store:
         mailbox = _adapter(store, adapter_id)["mailbox"]
@@ -115,9 +115,9 @@ def promote_command(home: Home, adapter_id: str, reason: str) -> None:
 @click.pass_obj
 def reject_command(home: Home, adapter_id: str, reason: str) -> None:
     """Reject candidate ADAPTER_ID by hand."""
+    from pipeline.times import utc_now
     from registry import byhand
     from streams.cli.opening import opened, settings_of, tell_news
-    from streams.times import utc_now
 
     settings = settings_of(home)
     with opened(home, settings) as store:
@@ -135,10 +135,10 @@ def decide_command(home: Home, adapter_id: str, as_json: bool) -> int:
     """Ask the gate again about candidate ADAPTER_ID, with what came since its verdict: a spot check, feedback, another
     policy. Promoted or rejected, it is so at once; exit code 3 where the gate still abstains.
     """
+    from pipeline.times import utc_now
     from registry.again import decide_again
     from registry.gate import Outcome
     from streams.cli.opening import opened, settings_of, tell_news
-    from streams.times import utc_now
 
     settings = settings_of(home)
     with opened(home, settings) as store:
@@ -163,10 +163,10 @@ def decide_command(home: Home, adapter_id: str, as_json: bool) -> int:
 @click.pass_obj
 def rollback_command(home: Home, adapter_id: str | None, mailbox: str | None, reason: str) -> None:
     """Return to former champion ADAPTER_ID, the one before the present by default; the next run continues from it."""
+    from pipeline.times import utc_now
     from registry import byhand
     from registry.named import the_mailbox
     from streams.cli.opening import opened, settings_of
-    from streams.times import utc_now
 
     settings = settings_of(home)
     with opened(home, settings) as store:
@@ -261,11 +261,11 @@ def import_command(home: Home, folder: Path, mailbox: str | None, signed_by: str
     """Take in an adapter that `registry export` of another home wrote to FOLDER: every byte is held against its signed
     receipt, base and rank must be those of this mailbox. It is a candidate until somebody promotes it.
     """
+    from pipeline.times import utc_now
     from registry.importing import import_adapter
     from registry.named import the_mailbox
-    from streams.claims import import_terms
     from streams.cli.opening import opened, settings_of
-    from streams.times import utc_now
+    from streams.runs.claims import import_terms
 
     settings = settings_of(home)
     with opened(home, settings) as store:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pipeline.config.settings import Settings
     from pipeline.errors import BusError
     from pipeline.home import Home
-    from streams.asides import Replayed, Shown
-    from streams.broker_asides import BrokerAsides
+    from streams.inspecting.asides import Replayed, Shown
+    from streams.inspecting.broker_asides import BrokerAsides
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ def deadletters_command() -> None:
 @click.pass_obj
 def list_command(home: Home, as_json: bool) -> int:
     """List them, with stage, reason, and what a replay came to."""
-    from streams.asides import letters, printable
     from streams.cli.opening import opened, settings_of
+    from streams.inspecting.asides import letters, printable
 
     columns = ("id", "mailbox", "feed", "cursor", "stage", "reason", "attempts", "at", "replayed")
     with opened(home) as store:
@@ -55,8 +55,8 @@ def list_command(home: Home, as_json: bool) -> int:
 @click.pass_obj
 def show_command(home: Home, letter_id: str, as_raw: bool, as_json: bool) -> None:
     """Show all that is known of one, and how it begins."""
-    from streams.asides import known, raw, show
     from streams.cli.opening import opened, settings_of
+    from streams.inspecting.asides import known, raw, show
 
     settings = settings_of(home)
     with opened(home) as store:
@@ -65,7 +65,7 @@ def show_command(home: Home, letter_id: str, as_raw: bool, as_json: bool) -> Non
             kept = raw(store, letter_id) if as_raw else None
             shown = show(store, home, letter_id)
     if not here:
-        from streams.broker_asides import broker_asides
+        from streams.inspecting.broker_asides import broker_asides
 
         with broker_asides(settings.bus) as broker:
             kept = broker.raw(letter_id) if as_raw else None
@@ -106,8 +106,8 @@ def replay_command(home: Home, ids: tuple[str, ...], everything: bool, mailbox: 
 
 def _replayed_all(home: Home, settings: Settings, mailbox: str | None) -> tuple[list[Replayed], BusError | None]:
     from registry.named import the_mailbox
-    from streams.asides import replay_all
     from streams.cli.opening import opened
+    from streams.inspecting.asides import replay_all
 
     with opened(home, settings) as store:
         named = the_mailbox(store, mailbox) if mailbox else None
@@ -118,14 +118,14 @@ def _replayed_all(home: Home, settings: Settings, mailbox: str | None) -> tuple[
 
 def _replayed(home: Home, settings: Settings, ids: tuple[str, ...]) -> list[Replayed]:
     """In the order given; the broker is asked only about what the store does not have."""
-    from streams.asides import known, replay
     from streams.cli.opening import opened
+    from streams.inspecting.asides import known, replay
 
     with opened(home) as store:
         here = known(store, ids) if settings.bus.kind == "kafka" else frozenset(ids)
     done: list[Replayed] = []
     if others := [each for each in ids if each not in here]:
-        from streams.broker_asides import broker_asides
+        from streams.inspecting.broker_asides import broker_asides
 
         with broker_asides(settings.bus) as broker:
             done += broker.replay(others)
@@ -141,7 +141,7 @@ def _of_broker(settings: Settings, ask: Callable[[BrokerAsides], list[T]]) -> tu
     if settings.bus.kind == "embedded":
         return [], None
     from pipeline.errors import BusError
-    from streams.broker_asides import broker_asides
+    from streams.inspecting.broker_asides import broker_asides
 
     try:
         with broker_asides(settings.bus) as broker:
@@ -159,7 +159,7 @@ def _without_broker(missing: BusError | None) -> int:
 
 
 def _tell(shown: Shown) -> None:
-    from streams.asides import printable
+    from streams.inspecting.asides import printable
 
     letter = shown.letter
     told = {

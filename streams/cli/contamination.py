@@ -10,7 +10,7 @@ from streams.cli.output import json_option, per_cent, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from streams.contamination import Contamination
+    from streams.inspecting.contamination import Contamination
 
 
 @click.command("contamination", short_help="List held-out chunks that are near copies of others.")
@@ -23,7 +23,7 @@ def contamination_command(home: Home, mailbox: str | None, last: int, as_json: b
     with and without them."""
     from registry.named import the_mailbox
     from streams.cli.opening import opened
-    from streams.contamination import contamination
+    from streams.inspecting.contamination import contamination
 
     with opened(home) as store:
         found = contamination(store, the_mailbox(store, mailbox))

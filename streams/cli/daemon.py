@@ -64,7 +64,7 @@ def _running(home: Home) -> int | None:
     """The process of the daemon that answers for the home."""
     from pipeline.errors import MailtideError
     from streams.cli.opening import opened
-    from streams.standing import state_of
+    from streams.inspecting.standing import state_of
 
     try:
         with opened(home) as store:

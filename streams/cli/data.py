@@ -11,7 +11,7 @@ from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from streams.data_report import DataReport
+    from streams.inspecting.data_report import DataReport
 
 COLUMNS = {
     "mails": "mails",
@@ -47,7 +47,7 @@ def report_command(home: Home, mailbox: str | None, last: int, as_json: bool) ->
     """The mail of every window and of all, and what changed from one window to the next; with --json, of all windows."""
     from registry.named import the_mailbox
     from streams.cli.opening import opened
-    from streams.data_report import data_report
+    from streams.inspecting.data_report import data_report
 
     with opened(home) as store:
         report = data_report(store, the_mailbox(store, mailbox))
@@ -70,7 +70,7 @@ def _tell(report: DataReport, last: int) -> None:
 
 def _tell_change(report: DataReport) -> None:
     """Every figure of the newest closed window beside the one before."""
-    from streams.data_report import NAMES
+    from streams.inspecting.data_report import NAMES
 
     closed = [window for window in report.windows if window.closed_at is not None]
     if closed:

@@ -10,7 +10,7 @@ import re
 import click
 
 from pipeline.errors import MailtideError
-from streams.faults import tells_of_full_disk
+from streams.runs.faults import tells_of_full_disk
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNKNOWN_COMMAND = re.compile(r"no such command '(?P<name>.*)'$")

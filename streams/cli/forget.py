@@ -49,7 +49,7 @@ def forget_command(
     """
     from streams.cli.opening import opened, settings_of, tell_news
     from streams.erasure.carrying import erase
-    from streams.stores import opener
+    from streams.owning.stores import opener
 
     settings = settings_of(home)
     with opened(home) as store:
@@ -82,8 +82,8 @@ def _asked(store: Store, message: str | None, sender: str | None, thread: str | 
 def _show(store: Store, home: Home, asked: Asked, *, as_json: bool, only: bool) -> None:
     """The plan, as a table, or as the one JSON document where that is all that is asked for."""
     from pipeline.errors import NothingToDo
+    from pipeline.times import utc_now
     from streams.erasure.planning import plan_erasure, unfinished
-    from streams.times import utc_now
 
     waiting = [plan.erasure_id for plan in unfinished(store)]
     if waiting:

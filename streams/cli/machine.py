@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.pass_obj
 def status_command(home: Home, as_json: bool) -> None:
     """Show where things stand."""
+    from pipeline.times import utc_now
     from registry.spending import spending
     from streams.cli.daemon import tell_daemon
     from streams.cli.deploying import shown
     from streams.cli.opening import opened, settings_of
     from streams.cli.plans import spent_line
-    from streams.standing import deployments, standings, state_of
-    from streams.times import utc_now
+    from streams.inspecting.standing import deployments, standings, state_of
 
     settings = settings_of(home)
     cost = settings.cost
@@ -79,7 +79,7 @@ def status_command(home: Home, as_json: bool) -> None:
 @click.pass_obj
 def doctor_command(home: Home, as_json: bool) -> int:
     """Show what is missing on this machine, with the fix."""
-    from streams.doctor import diagnose
+    from streams.inspecting.doctor import diagnose
 
     checks = diagnose(home)
     if as_json:

@@ -14,8 +14,8 @@ from streams.cli.suggesting import suggest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from streams.batch import Taken
-    from streams.ingest import Summary
+    from streams.owning.batch import Taken
+    from streams.owning.ingest import Summary
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set train.epochs=3."
@@ -75,7 +75,7 @@ def import_command(home: Home, paths: tuple[Path, ...], mailbox: str | None, clo
     """Feed mbox archives and Maildir folders to their end; mail that is already here is not taken twice."""
     from pipeline.domain import Clock
     from streams.cli.opening import opened, settings_of, tell_news
-    from streams.ingest import import_archives
+    from streams.owning.ingest import import_archives
 
     settings = settings_of(home)
     with opened(home, settings) as store, progress("import", quiet=as_json) as bar:
@@ -162,7 +162,7 @@ def close_command(home: Home, mailbox: str, as_json: bool) -> None:
     from pipeline.errors import NothingToDo
     from registry.named import the_mailbox
     from streams.cli.opening import opened, settings_of, tell_news
-    from streams.ingest import close_by_hand
+    from streams.owning.ingest import close_by_hand
 
     settings = settings_of(home)
     with opened(home, settings) as store:

@@ -24,10 +24,10 @@ def notify_command() -> None:
 def test_command(home: Home, target: str | None, as_json: bool) -> int:
     """Send a test notice to TARGET, or to all, at once; exit code 1 if one does not take it."""
     from pipeline.errors import NothingToDo, NoticeError, SecretError, UsageError
+    from pipeline.times import utc_now
     from streams.cli.opening import settings_of
     from streams.notices.notice import hand_over
     from streams.notices.wording import trial
-    from streams.times import utc_now
 
     targets = settings_of(home).notify.targets
     if not targets:

@@ -25,7 +25,7 @@ def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
     """The store of a home, through the daemon when one runs. With ``settings``, for commands that write, what froze must
     agree with them and with this version, and nobody else writes meanwhile; without, a command may read whatever there
     is."""
-    from streams.stores import store_of
+    from streams.owning.stores import store_of
 
     versions = None
     if settings is not None:
@@ -34,8 +34,8 @@ def opened(home: Home, settings: Settings | None = None) -> Iterator[Store]:
         versions = VERSIONS
     with store_of(home, settings, versions, writes=settings is not None) as store:
         if settings is not None and settings.notify.targets:
+            from pipeline.times import utc_now
             from streams.notices.finding import watch
-            from streams.times import utc_now
 
             watch(store, settings, utc_now())
         yield store

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.config.settings import Settings
     from pipeline.runs.plan import Plan
     from registry.spending import Spending
-    from streams.sessions import RunReport
+    from streams.runs.sessions import RunReport
 
 
 def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> None:
@@ -48,7 +48,7 @@ def tell_plan(plan: Plan, settings: Settings, spent: Spending, waiting: int) -> 
         told = ", ".join(f"{address} ({count:,} mail{'' if count == 1 else 's'})" for address, count in plan.owner)
         say(f"Replies of {told}; a chunk without one is no example.")
     if plan.nothing:
-        from streams.planning import next_step
+        from streams.runs.planning import next_step
 
         say(f"Nothing to train on: {plan.nothing}; {next_step(plan)}.")
         return

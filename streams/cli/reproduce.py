@@ -10,7 +10,7 @@ from streams.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from streams.reproduction import Derived
+    from streams.runs.reproduction import Derived
 
 
 @click.command("reproduce", short_help="Make a run again from its shards and compare every byte.")
@@ -23,9 +23,9 @@ def reproduce_command(home: Home, run_id: str, archived: bool, as_json: bool) ->
 
     Takes as long as the run did. Exit code 0: identical; 1: something differs.
     """
-    from streams.reproduction import reproduce
-    from streams.runner import require_training
-    from streams.telling import step_line
+    from streams.runs.reproduction import reproduce
+    from streams.runs.runner import require_training
+    from streams.runs.telling import step_line
 
     require_training()
     with progress(f"reproduce {run_id}", quiet=as_json, guess=False) as bar:

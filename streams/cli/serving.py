@@ -25,7 +25,7 @@ def serve_command(home: Home, mailbox: str | None, host: str | None, port: int |
     from registry.named import the_mailbox
     from streams.cli.opening import opened, settings_of
     from streams.daemon.logs import set_up_logs
-    from streams.runner import require_training
+    from streams.runs.runner import require_training
 
     require_serving()
     require_training()

@@ -87,7 +87,7 @@ def _replay_archive(
     from pipeline.home import Home
     from streams.daemon.wording import training_line
     from streams.homes import make_home
-    from streams.runner import require_training
+    from streams.runs.runner import require_training
     from streams.simulation import Progress, require_new, simulate, simulated
 
     home = Home(keep)

@@ -114,9 +114,9 @@ def _judge(
 
 def _keep(home: Home, settings: Settings, mailbox: str) -> Note:
     """Keeps each verdict as it is said: the store is open for as long as that takes, so that others can use it."""
+    from pipeline.times import utc_now
     from registry.spotcheck import Judged, note
     from streams.cli.opening import opened
-    from streams.times import utc_now
 
     judge = getpass.getuser()
 

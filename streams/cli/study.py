@@ -90,7 +90,7 @@ def forgetting_command(
     from retrain.offline import TIED, keep_offline
     from streams.forgetting.study import SMALL, run_study
     from streams.forgetting.windows import Cut
-    from streams.runner import require_training
+    from streams.runs.runner import require_training
     from streams.whatif.picture import require_drawing
 
     require_training()

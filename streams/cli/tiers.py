@@ -11,7 +11,7 @@ from streams.cli.output import json_option, per_cent, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from streams.tiers import TierExample, TierReport
+    from streams.inspecting.tiers import TierExample, TierReport
 
 TOLD = ("own", "depth", "bulk", "auto", "repetition", "prose", "mix")
 """Signals, in the order of the table."""
@@ -29,7 +29,7 @@ def tiers_command(home: Home, mailbox: str | None, window: int | None, tier: str
     tiers mean, and how to let fewer chunks of one be trained, is in docs/training.md."""
     from registry.named import the_mailbox
     from streams.cli.opening import opened
-    from streams.tiers import tier_report
+    from streams.inspecting.tiers import tier_report
 
     with opened(home) as store:
         report = tier_report(store, home, the_mailbox(store, mailbox), window=window, tier=tier, show=show)

@@ -17,8 +17,8 @@ from streams.documents import plain
 if TYPE_CHECKING:
     from pipeline.home import Home
     from pipeline.runs.plan import Plan
-    from streams.claims import Windows
-    from streams.sessions import RunReport
+    from streams.runs.claims import Windows
+    from streams.runs.sessions import RunReport
 
 
 class WindowRange(click.ParamType):
@@ -45,7 +45,7 @@ windows_option = click.option("--windows", "window_range", type=WindowRange(), h
 
 
 def _windows(window_range: tuple[int, int] | None, each: bool = False) -> Windows:
-    from streams.claims import Windows
+    from streams.runs.claims import Windows
 
     first, last = window_range or (None, None)
     return Windows(first, last, each)
@@ -68,14 +68,14 @@ def _elsewhere(override: str) -> bool:
 
 def _show_plan(home: Home, mailbox: str | None, windows: Windows, overrides: tuple[str, ...], as_json: bool) -> Plan:
     """Tells it, and returns it."""
+    from pipeline.times import utc_now
     from registry.named import the_mailbox
     from registry.spending import spending
-    from streams.bases import read_base
-    from streams.claims import require_no_other
     from streams.cli.opening import opened, settings_of
-    from streams.planning import plan_next
-    from streams.standing import standings
-    from streams.times import utc_now
+    from streams.inspecting.standing import standings
+    from streams.runs.bases import read_base
+    from streams.runs.claims import require_no_other
+    from streams.runs.planning import plan_next
 
     settings = settings_of(home, overrides)
     with progress("reading the base model, once", quiet=as_json) as bar:
@@ -142,10 +142,10 @@ def retrain_command(
     """
     from pipeline.errors import MailtideError
     from registry.named import the_mailbox
-    from streams.claims import claimed_otherwise, require_no_other
     from streams.cli.opening import opened, settings_of, tell_news
     from streams.cli.plans import run_table, tell_run
-    from streams.sessions import retrain
+    from streams.runs.claims import claimed_otherwise, require_no_other
+    from streams.runs.sessions import retrain
 
     settings = settings_of(home, overrides)
     if not (confirm or settings.auto_retrain):
@@ -223,7 +223,7 @@ def runs_show_command(home: Home, run_id: str, as_json: bool) -> None:
     """Show one run: what it trained on, its losses, its verdict and why."""
     from streams.cli.opening import opened, settings_of
     from streams.cli.plans import tell_run
-    from streams.sessions import report_of
+    from streams.runs.sessions import report_of
 
     with opened(home) as store:
         report = report_of(store, home, run_id)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from streams.telling import UNKNOWN, Figures, figures_of, stage_line
+from streams.runs.telling import UNKNOWN, Figures, figures_of, stage_line
 
 if TYPE_CHECKING:
-    from streams.batch import Taken
-    from streams.runner import Step
+    from streams.owning.batch import Taken
+    from streams.runs.runner import Step
 
 
 @dataclass(frozen=True, slots=True)

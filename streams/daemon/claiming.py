@@ -9,15 +9,15 @@ from pipeline.errors import NothingToDo, RunError
 from pipeline.home import Home
 from pipeline.ranges import ranges
 from pipeline.store import Store
+from pipeline.times import utc_now
 from registry.named import mailboxes
-from streams.bases import ready_base
-from streams.budget import require_budget
-from streams.claims import NEWLY_CLOSED, NothingToLearn, claim, draft, undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.power import this_machine, why_wait
-from streams.held import HeldStore
-from streams.planning import require_room
-from streams.times import utc_now
+from streams.owning.held import HeldStore
+from streams.runs.bases import ready_base
+from streams.runs.budget import require_budget
+from streams.runs.claims import NEWLY_CLOSED, NothingToLearn, claim, draft, undecided
+from streams.runs.planning import require_room
 
 log = logging.getLogger(__name__)
 

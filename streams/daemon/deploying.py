@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
+from pipeline.times import utc_now
 from registry.deploy.converging import retry_at
 from registry.deploy.standing import Standing
 from streams.bus.contract import Bus
 from streams.daemon.delivering import Delivering
 from streams.daemon.parts import Part
 from streams.deploying import deploy, subscribe_deployment
-from streams.stores import OpenStore
-from streams.times import utc_now
+from streams.owning.stores import OpenStore
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.training import Training
 from streams.feeds.opening import live_feeds
-from streams.lease import right_to_train
 from streams.parsers.pool import ParserPool
+from streams.runs.lease import right_to_train
 
 
 def embedded_parts(stack: ExitStack, home: Home, settings: Settings, board: Board, stop: threading.Event) -> list[Part]:

@@ -26,7 +26,7 @@ from registry.named import mailboxes
 from retrain.search.vector_file import read_note
 from streams.daemon.board import Board, EmbeddingState
 from streams.daemon.parts import Part
-from streams.held import HeldStore
+from streams.owning.held import HeldStore
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from pipeline.domain import Item
 from pipeline.errors import FeedError, SecretError, SourceAway
-from streams.batch import Taken
+from pipeline.times import utc_now
 from streams.daemon.board import Board, FeedState
 from streams.daemon.intake import Intake
 from streams.daemon.wording import closed_line
 from streams.feeds.backoff import delays
 from streams.feeds.contract import Handed, LiveFeed
-from streams.ingest import batches
-from streams.times import utc_now
+from streams.owning.batch import Taken
+from streams.owning.ingest import batches
 
 log = logging.getLogger(__name__)
 

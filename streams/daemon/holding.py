@@ -9,17 +9,17 @@ from functools import partial
 from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.daemon.board import Board
 from streams.daemon.clockwork import Clockwork
 from streams.daemon.intake import Intake
 from streams.daemon.measuring import answering_prometheus
 from streams.erasure.carrying import finish
 from streams.erasure.planning import unfinished
-from streams.held import HeldStore
 from streams.notices.finding import watch
-from streams.owner_socket import OwnerSocket
-from streams.stores import kept_store, opener
-from streams.times import utc_now
+from streams.owning.held import HeldStore
+from streams.owning.owner_socket import OwnerSocket
+from streams.owning.stores import kept_store, opener
 
 log = logging.getLogger(__name__)
 

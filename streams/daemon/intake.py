@@ -11,12 +11,12 @@ from pipeline.domain import Clock, Item
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
-from streams.batch import Taken
+from pipeline.times import utc_now
 from streams.feeds.contract import Feed
-from streams.held import HeldStore
-from streams.ingest import choose_clock, close_if_due
-from streams.owner import Owner
-from streams.times import utc_now
+from streams.owning.batch import Taken
+from streams.owning.held import HeldStore
+from streams.owning.ingest import choose_clock, close_if_due
+from streams.owning.owner import Owner
 
 
 class Intake:

@@ -10,12 +10,12 @@ from pipeline.config.settings import Settings
 from pipeline.home import Home
 from registry.named import mailboxes
 from streams.bus.contract import Bus
-from streams.claims import undecided
 from streams.daemon.board import Board
 from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import Delivering, patient
-from streams.held import HeldStore
-from streams.retraining import Judge, subscribe_judgement
+from streams.owning.held import HeldStore
+from streams.runs.claims import undecided
+from streams.runs.retraining import Judge, subscribe_judgement
 
 log = logging.getLogger(__name__)
 

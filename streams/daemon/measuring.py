@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.home import Home
 from pipeline.installing import install_hint
 from streams.daemon.board import Board
-from streams.held import HeldStore
+from streams.owning.held import HeldStore
 
 log = logging.getLogger(__name__)
 

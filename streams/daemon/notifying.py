@@ -9,9 +9,9 @@ from pipeline.config.settings import Settings
 from pipeline.home import Home
 from streams.daemon.parts import Part
 from streams.feeds.backoff import delays
-from streams.held import HeldStore
-from streams.lease import notice_lease
 from streams.notices.outgoing import Outgoing, Told
+from streams.owning.held import HeldStore
+from streams.runs.lease import notice_lease
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from pipeline.config.settings import Settings
 from pipeline.home import Home
-from streams.batch import Taken
+from pipeline.times import utc_now
 from streams.bus.intake import Membership
 from streams.bus.kafka import KafkaBus
 from streams.daemon.board import Board, FeedState, TrainingState
@@ -25,13 +25,13 @@ from streams.daemon.notifying import notice_parts
 from streams.daemon.parts import Part
 from streams.daemon.wording import closed_line
 from streams.feeds.opening import live_feeds
-from streams.lease import right_to_train
 from streams.mailpath import assigning, feeding, parsing, relaying
-from streams.retraining import Trainer, subscribe_training
-from streams.runner import Runner, Step
-from streams.stores import opener
-from streams.telling import NowAndThen
-from streams.times import utc_now
+from streams.owning.batch import Taken
+from streams.owning.stores import opener
+from streams.runs.lease import right_to_train
+from streams.runs.retraining import Trainer, subscribe_training
+from streams.runs.runner import Runner, Step
+from streams.runs.telling import NowAndThen
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from pipeline.errors import MailtideError
-from streams.faults import tells_of_full_disk
+from streams.runs.faults import tells_of_full_disk
 
 log = logging.getLogger(__name__)
 

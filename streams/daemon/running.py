@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.daemon.board import Board, DaemonState
 from streams.daemon.parts import Part, Running
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

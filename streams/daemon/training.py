@@ -11,15 +11,15 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from registry.named import mailboxes
 from streams.bus.embedded import EmbeddedBus
-from streams.claims import undecided
 from streams.daemon.board import Board, TrainingState
 from streams.daemon.claiming import Claiming
 from streams.daemon.delivering import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from streams.held import HeldStore
-from streams.retraining import Retraining
-from streams.reviving import revive
-from streams.runner import Runner, Step
-from streams.telling import NowAndThen
+from streams.owning.held import HeldStore
+from streams.runs.claims import undecided
+from streams.runs.retraining import Retraining
+from streams.runs.reviving import revive
+from streams.runs.runner import Runner, Step
+from streams.runs.telling import NowAndThen
 
 log = logging.getLogger(__name__)
 

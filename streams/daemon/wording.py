@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streams.daemon.board import DaemonState
-from streams.telling import stage_line
+from streams.runs.telling import stage_line
 
 
 def training_line(state: DaemonState) -> str:

@@ -16,18 +16,18 @@ from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.home import Home
 from registry.answer import answer
-from streams.batch import Taken
-from streams.claims import Windows
 from streams.cli.answers import tell_answer
 from streams.cli.output import print_table, progress
 from streams.cli.plans import run_table, tell_run
 from streams.cli.suggesting import program
 from streams.demo.mailbox import DemoMailbox, write_mailbox
 from streams.homes import make_home
-from streams.ingest import import_archives
-from streams.runner import require_training
-from streams.sessions import retrain
-from streams.stores import opener
+from streams.owning.batch import Taken
+from streams.owning.ingest import import_archives
+from streams.owning.stores import opener
+from streams.runs.claims import Windows
+from streams.runs.runner import require_training
+from streams.runs.sessions import retrain
 
 MAILBOX = "demo"
 ARCHIVE = "demo.mbox"

@@ -15,21 +15,21 @@ from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rewriting import Gone, rewrite_bodies
 from pipeline.store.rows import ErasureEndRow, JournalRow
+from pipeline.times import utc_now
 from registry.decide import journal
 from registry.journal import Happening, Status, advance, append_event
-from streams.budget import require_budget
-from streams.claims import ALL_WAITING, claim
 from streams.erasure import receipt
 from streams.erasure.asked import Asked
 from streams.erasure.files import steps
 from streams.erasure.intent import note
 from streams.erasure.plan import Plan
 from streams.erasure.planning import plan_erasure, unfinished
-from streams.owner_socket import rewrite_by_owner
-from streams.planning import require_room
-from streams.stores import PATIENCE_SECONDS, OpenStore
-from streams.times import utc_now
-from streams.withdrawal import withdraw
+from streams.owning.owner_socket import rewrite_by_owner
+from streams.owning.stores import PATIENCE_SECONDS, OpenStore
+from streams.runs.budget import require_budget
+from streams.runs.claims import ALL_WAITING, claim
+from streams.runs.planning import require_room
+from streams.runs.withdrawal import withdraw
 
 OnStep = Callable[[int, int, str], None]
 

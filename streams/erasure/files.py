@@ -17,8 +17,8 @@ from retrain.search.vector_file import read_vectors, write_vectors
 from streams.erasure.plan import Plan
 from streams.erasure.planning import CLAIMS
 from streams.report.writing import REPORT
-from streams.reproduction import GIVEN
-from streams.withdrawal import RUNNING, WITHDRAWN
+from streams.runs.reproduction import GIVEN
+from streams.runs.withdrawal import RUNNING, WITHDRAWN
 
 LEARNED = ("checkpoints", "attempts")
 """Of a run's folder: weights that may have learned from what goes."""

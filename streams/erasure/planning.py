@@ -16,11 +16,11 @@ from pipeline.runs.replyfiles import REPLIES, read_reply_losses
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow, DeadLetterRow, ErasureRow, FeedbackRow, MessageRow, RawRow, RequestRow, TextRow
 from registry.tainting import Tainted, tainted_by
-from streams.claims import undecided
 from streams.erasure.asked import Asked, Kind, is_meant, meant, unknown
 from streams.erasure.plan import Plan
 from streams.erasure.quotes import Traces, find
 from streams.report.writing import REPORT
+from streams.runs.claims import undecided
 
 CLAIMS = "claims"
 

@@ -21,13 +21,13 @@ from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.domain import TickKind
 from pipeline.errors import SourceAway
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.feeds.contract import Handed
 from streams.feeds.handing import KEPT_OF_LONGER, MAX_MAIL, Origin, newest_received, sha256
 from streams.feeds.imap_errors import Refused
 from streams.feeds.imap_fetch import Fetched, Fetcher
 from streams.feeds.imap_session import Opened, Session
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
-from streams.times import utc_now
 
 IDLE_PERIOD = 600.0
 """Seconds before IDLE is asked for anew: far below a server's thirty minutes, as routers forget quiet connections."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from pipeline.domain import TickKind
 from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.feeds.contract import Handed
 from streams.feeds.handing import (
     BATCH_BYTES,
@@ -36,7 +37,6 @@ from streams.feeds.listing import FOLDERS, Listing, delivered, stamp
 from streams.feeds.naming import feed_name, path_text
 from streams.feeds.numbering import EPOCH, Note, Noted, Numbering
 from streams.feeds.watching import ADDED, DELETED, Watch
-from streams.times import utc_now
 
 TRIES = 10
 STILL_SECONDS = 2.0

@@ -19,6 +19,7 @@ from pathlib import Path
 from pipeline.domain import TickKind
 from pipeline.errors import FeedError, NotMail
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.feeds.bytestreams import ByteStream, PlainBytes, open_bytes
 from streams.feeds.contract import Handed
 from streams.feeds.handing import (
@@ -36,7 +37,6 @@ from streams.feeds.naming import feed_name, path_text
 from streams.feeds.numbering import MAIL, Note, Noted, Numbering
 from streams.feeds.separators import separator, unescape
 from streams.feeds.splitting import Slice, split
-from streams.times import utc_now
 
 BLOCK = 1 << 20
 HEAD_BYTES = 4096

@@ -15,15 +15,15 @@ from pipeline.home import Home
 from pipeline.runs.requests import ShardRef
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, ShardRow
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from streams.feeds.clock import ClockFeed
 from streams.feeds.opening import archive_feed
 from streams.homes import make_home
-from streams.ingest import batches
-from streams.owner import Owner
+from streams.owning.ingest import batches
+from streams.owning.owner import Owner
 from streams.parsers.identified import Identify
 from streams.parsers.pool import ParserPool
-from streams.times import utc_now
 
 MAILBOX = "study"
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from pipeline.domain import Arrival, DeadLetter, Parsed
+from pipeline.times import utc_now
 from streams.bus.envelope import Record
 from streams.mailpath.claim_checks import ClaimChecks, ClaimMissing
 from streams.mailpath.messages import HANDED, answer_record, handed_of, unreadable
 from streams.mailpath.notices import announcement_of, announcement_record
 from streams.mailpath.records import Kind, kind_of
-from streams.times import utc_now
 
 Submit = Callable[[Arrival], Future[Parsed | DeadLetter]]
 ACCEPTED = HANDED | {Kind.ANNOUNCED}

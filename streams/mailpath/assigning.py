@@ -21,12 +21,11 @@ from pipeline.events import Topic
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, OwnedPartitionRow, SourceOffsetRow
-from streams.batch import Taken
+from pipeline.times import utc_now
 from streams.bus.connection import client_options, ended, started
 from streams.bus.deadletters import Origin, dead_record
 from streams.bus.envelope import Record, RecordRefused, headers_of
 from streams.bus.topics import check_topics, dead_letter_name, message_bytes, topic_name
-from streams.ingest import BATCH_BYTES, choose_clock
 from streams.mailpath.claim_checks import ClaimChecks, ClaimMissing
 from streams.mailpath.following import Follower
 from streams.mailpath.messages import ANSWERED, answer_of, unreadable
@@ -35,8 +34,9 @@ from streams.mailpath.outlet import Outlet, partition_of
 from streams.mailpath.ownership import Ownership, alone
 from streams.mailpath.records import Kind, kind_of
 from streams.mailpath.sorting import Sorting
-from streams.owner import Owner
-from streams.times import utc_now
+from streams.owning.batch import Taken
+from streams.owning.ingest import BATCH_BYTES, choose_clock
+from streams.owning.owner import Owner
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

@@ -19,6 +19,7 @@ from pipeline.domain import Arrival
 from pipeline.errors import FeedError, SecretError
 from pipeline.events import Topic
 from pipeline.home import Home
+from pipeline.times import utc_now
 from streams.bus.envelope import Record
 from streams.bus.topics import check_topics, topic_name
 from streams.feeds.backoff import delays
@@ -30,7 +31,6 @@ from streams.mailpath.messages import handed_record
 from streams.mailpath.notices import AnnouncedFeed, Announcement, announcement_record, progress_of
 from streams.mailpath.outlet import Outlet, partition_of
 from streams.mailpath.pulling import pull
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

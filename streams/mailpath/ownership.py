@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pipeline.errors import BusError
 from pipeline.home import Home, write_atomic
 from pipeline.strict import Strict
+from pipeline.times import utc_now
 from streams.bus.envelope import Record, RecordRefused
 from streams.mailpath.following import Follower
 from streams.mailpath.outlet import Outlet
 from streams.mailpath.records import Kind, checked, kind_of, sealed
-from streams.times import utc_now
 
 CLAIM, START = "#owner", "#start"
 """First parts of keys; no mailbox begins like that."""

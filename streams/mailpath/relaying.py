@@ -14,9 +14,9 @@ from pipeline.errors import BusError, StoreHeldError
 from pipeline.events import Event, Topic
 from pipeline.store import Store
 from pipeline.store.rows import DeliveryRow, OutboxRow
+from pipeline.times import utc_now
 from streams.bus.contract import Bus
 from streams.feeds.backoff import delays
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from pipeline.domain import Item
-from streams.ordering import InOrder
+from streams.owning.ordering import InOrder
 
 FeedKey = tuple[str, str]
 """Mailbox and feed."""

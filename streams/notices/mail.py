@@ -10,10 +10,10 @@ from email.utils import format_datetime
 
 from pipeline.config.notice_settings import MailTarget
 from pipeline.errors import NoticeError
+from pipeline.times import utc_now
 from streams.notices.notice import Notice
 from streams.notices.trouble import of_connection, trusting
 from streams.secrets import secret_of
-from streams.times import utc_now
 
 
 def send(settings: MailTarget, notice: Notice) -> str:

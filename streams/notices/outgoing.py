@@ -15,12 +15,12 @@ from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError, NoticeError, SecretError
 from pipeline.home import Home
 from pipeline.store.rows import NoticeRow
-from streams.lease import notice_lease
+from pipeline.times import utc_now
 from streams.notices.finding import Untold, untold
 from streams.notices.notice import Notice, hand_over
 from streams.notices.wording import notice_of
-from streams.stores import OpenStore, opener
-from streams.times import utc_now
+from streams.owning.stores import OpenStore, opener
+from streams.runs.lease import notice_lease
 
 log = logging.getLogger(__name__)
 

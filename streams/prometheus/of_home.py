@@ -18,16 +18,16 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.installing import DISTRIBUTION
 from pipeline.store import Store
+from pipeline.times import utc_now
 from registry.feedback import override_share, standing
 from registry.indexes import behind
 from registry.spending import spending
 from streams.daemon.board import DaemonState
+from streams.inspecting.standing import MailboxStanding, deployments, standings
 from streams.mailpath.relaying import NOT_RELAYED
 from streams.notices.finding import untold
+from streams.owning.stores import OpenStore
 from streams.prometheus.families import counter, gauge, histogram
-from streams.standing import MailboxStanding, deployments, standings
-from streams.stores import OpenStore
-from streams.times import utc_now
 
 RUN_SECONDS = (30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0)
 PENDING = """

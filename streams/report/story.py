@@ -23,8 +23,8 @@ from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, PersonRow
 from registry.decide import Decision, decision_of
 from registry.decided import request_of
-from streams.course import course_of
-from streams.data_report import DataReport, data_report
+from streams.inspecting.data_report import DataReport, data_report
+from streams.runs.course import course_of
 
 EXAMPLES = 5
 SENDERS = 12

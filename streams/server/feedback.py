@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
 from pipeline.arrival.people import PeopleKey
+from pipeline.times import utc_now
 from registry.answer_ids import AnswerIds
 from registry.feedback import Rating, Said, note
 from streams.server.context import ServerContext
 from streams.server.errors import ERRORS, ApiError
 from streams.server.wire import Wire
-from streams.times import utc_now
 
 USER = "user"
 """The kind under which the name of somebody who gives feedback is hashed."""

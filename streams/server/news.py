@@ -14,12 +14,12 @@ from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import JournalRow
-from streams.claims import undecided
 from streams.daemon.board import TrainingState
 from streams.documents import plain
-from streams.progress import step_of
+from streams.inspecting.standing import state_of
+from streams.runs.claims import undecided
+from streams.runs.progress import step_of
 from streams.server.context import ServerContext
-from streams.standing import state_of
 
 LOOK_SECONDS = 1.0
 QUIET_SECONDS = 15.0

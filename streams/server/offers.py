@@ -13,7 +13,7 @@ from pipeline.store.rows import AdapterRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.journal import AdapterState, Status
 from registry.named import reference
-from streams.bases import base_of
+from streams.runs.bases import base_of
 
 SERVABLE = (Status.CANDIDATE, Status.CHAMPION, Status.SUPERSEDED, Status.REJECTED)
 """What may be in memory: no adapter that learned from erased mail, and none whose files may be gone."""

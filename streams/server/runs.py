@@ -14,14 +14,14 @@ import threading
 from pipeline.config.settings import Settings
 from pipeline.errors import RunError
 from pipeline.home import Home
-from streams.bases import ready_base
-from streams.budget import require_budget
-from streams.claims import Windows, claim, undecided
-from streams.lease import training_lease
-from streams.planning import require_room
+from pipeline.times import utc_now
+from streams.runs.bases import ready_base
+from streams.runs.budget import require_budget
+from streams.runs.claims import Windows, claim, undecided
+from streams.runs.lease import training_lease
+from streams.runs.planning import require_room
 from streams.server.context import ServerContext
 from streams.server.errors import ApiError
-from streams.times import utc_now
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pipeline.config.settings import Settings
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.versions import VERSIONS
-from streams.stores import HANDOVER_SECONDS, store_of
+from streams.owning.stores import HANDOVER_SECONDS, store_of
 
 
 class Storeroom:

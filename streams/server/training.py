@@ -11,12 +11,15 @@ from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 from pipeline.errors import NothingToDo
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
+from pipeline.times import utc_now
 from registry.decide import decision_of
 from registry.decided import request_of
 from registry.spending import spending
-from streams.claims import Windows
 from streams.documents import plain
-from streams.planning import plan_next
+from streams.inspecting.standing import standings, state_of
+from streams.runs.claims import Windows
+from streams.runs.planning import plan_next
+from streams.runs.sessions import report_of
 from streams.server.context import ServerContext
 from streams.server.documents import answer
 from streams.server.errors import ERRORS, NOT_NOW, ApiError
@@ -24,9 +27,6 @@ from streams.server.newest import Limit, newest
 from streams.server.news import progress_of
 from streams.server.runs import Runs
 from streams.server.wire import Wire
-from streams.sessions import report_of
-from streams.standing import standings, state_of
-from streams.times import utc_now
 
 BY_REQUEST = '(SELECT q."at" FROM requests q WHERE q.run_id = runs.run_id) DESC, run_id'
 

@@ -12,7 +12,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import MailtideError
 from pipeline.home import Home
 from pipeline.runs.requests import BaseRef
-from streams.lease import device_for_serving, training_wants_it
+from streams.runs.lease import device_for_serving, training_wants_it
 from streams.server.deck import LOADING, Deck
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pipeline.store.rows import AdapterRow, ExclusionRow, RequestRow, ShardRow
 from registry.decide import journal
 from registry.journal import RegistryState, Status
 from registry.named import adapter_of, reference
-from streams.bases import base_of
-from streams.runner import require_training
+from streams.runs.bases import base_of
+from streams.runs.runner import require_training
 
 BASE = "base"
 """How the bare base is named on the command line."""

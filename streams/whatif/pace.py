@@ -13,7 +13,7 @@ from pipeline.runs.requests import RESULT, RunRequest, read_result
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow, ShardRow
-from streams.bases import base_of
+from streams.runs.bases import base_of
 
 RUNS = 20
 """The newest finished runs that a pace is taken from."""

@@ -24,13 +24,13 @@ from pipeline.config.feed_settings import ImapFeedSettings
 from pipeline.domain import Arrival, Clock
 from pipeline.home import Home
 from pipeline.store.rows import FeedRow
+from pipeline.times import utc_now
 from streams.feeds.imap import imap_feeds
 from streams.homes import make_home
-from streams.ingest import batches
-from streams.owner import Owner
+from streams.owning.ingest import batches
+from streams.owning.owner import Owner
+from streams.owning.stores import opener
 from streams.parsers.pool import parsed
-from streams.stores import opener
-from streams.times import utc_now
 from tests.bench.corpora import archive
 from tests.bench.ingest import renamed
 from tests.bench.machine import one_core

@@ -23,11 +23,11 @@ from pathlib import Path
 import psutil
 
 from pipeline.config.settings import Settings
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from registry.byhand import promote, rollback
 from retrain.offline import TIED, keep_offline
-from streams.stores import store_of
-from streams.times import utc_now
+from streams.owning.stores import store_of
 from tests.bench.generating import Generating
 from tests.bench.rows import BenchRow
 from tests.support.daemons import until

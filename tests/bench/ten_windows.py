@@ -24,7 +24,7 @@ from typing import Any
 from openai import OpenAI, OpenAIError
 
 from pipeline.home import Home
-from streams.times import utc_now
+from pipeline.times import utc_now
 from tests.bench.corpora import archive
 from tests.bench.transcript import asked, put_between_marks
 from tests.conftest import data_folder

@@ -10,7 +10,7 @@ from pipeline.home import Home, private_dir, sha256_file
 from pipeline.runs.requests import RunResult
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
-from streams.runner import Runner
+from streams.runs.runner import Runner
 from tests.chaos.watching import CLAIMED
 
 LEFT = ("manifest.parquet", "schedule.parquet", "losses.parquet", "coverage.parquet", "best_checkpoint.txt")

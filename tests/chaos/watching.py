@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import MailtideError
 from pipeline.home import Home
 from registry.decide import DECIDED
-from streams.remote_store import RemoteStore
+from streams.owning.remote_store import RemoteStore
 
 CLAIMED = frozenset({"request.json", "exclusions.parquet", "known_losses.parquet", "receipt.json"})
 """Files of a run that its owner writes, not the process that trains."""

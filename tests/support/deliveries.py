@@ -18,7 +18,7 @@ from pipeline.parsing.mail import parse_mail
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow
 from streams.homes import make_home
-from streams.owner import Owner
+from streams.owning.owner import Owner
 
 NOW = datetime(2026, 1, 5, 12)
 WINDOWS = ("window.bootstrap=6", "window.count=6", "window.age=null")

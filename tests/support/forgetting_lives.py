@@ -15,11 +15,11 @@ from pipeline.home import Home
 from pipeline.store import Store
 from streams.erasure.asked import Asked, Kind
 from streams.erasure.carrying import erase
-from streams.stores import opener
+from streams.owning.stores import opener
 from tests.support.lives import serve
 from tests.support.pretended import MAILBOX
 
-HEAVY = ("cryptography.hazmat.primitives.asymmetric.ed25519", "streams.remote_store", "duckdb", "pyarrow.parquet")
+HEAVY = ("cryptography.hazmat.primitives.asymmetric.ed25519", "streams.owning.remote_store", "duckdb", "pyarrow.parquet")
 EFFECTS = ((Path, "replace"), (Path, "unlink"), (Store, "append"), (shutil, "rmtree"))
 
 

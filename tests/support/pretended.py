@@ -15,8 +15,8 @@ from pipeline.sampling.coverage import coverage_after, write_coverage
 from pipeline.store import Store
 from pipeline.store.rows import ChunkRow
 from registry.decide import Decision, decide_run
-from streams.claims import Windows, claim
 from streams.report.writing import try_to_write_report
+from streams.runs.claims import Windows, claim
 from tests.support.finished import eval_results
 
 MAILBOX = "main"

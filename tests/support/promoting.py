@@ -14,13 +14,13 @@ from pipeline.home import Home
 from pipeline.runs.requests import RunRequest, RunResult
 from pipeline.store import Store
 from pipeline.store.rows import RequestRow
+from pipeline.times import utc_now
 from registry.decide import decide_run
 from streams.deploying import deploy_pending
-from streams.stores import opener
-from streams.times import utc_now
+from streams.owning.stores import opener
 from tests.support.lives import serve
 
-HEAVY = ("pandas", "cryptography.hazmat.primitives.asymmetric.ed25519", "scipy.special", "streams.remote_store")
+HEAVY = ("pandas", "cryptography.hazmat.primitives.asymmetric.ed25519", "scipy.special", "streams.owning.remote_store")
 EFFECTS = (
     (Path, "replace"),
     (Path, "symlink_to"),

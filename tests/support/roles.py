@@ -19,11 +19,11 @@ from pipeline.config.configuration import read_home
 from pipeline.config.settings import Settings
 from pipeline.home import Home
 from pipeline.store import Store
+from pipeline.times import utc_now
 from pipeline.versions import VERSIONS
 from streams.feeds.mbox import MboxFeed
 from streams.mailpath import assigning, feeding, parsing
-from streams.owner import Owner
-from streams.times import utc_now
+from streams.owning.owner import Owner
 from tests.conftest import REPOSITORY
 from tests.support.program import ENVIRONMENT
 

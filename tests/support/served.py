@@ -18,8 +18,8 @@ from pipeline.runs.requests import AdapterRef, BaseRef, RunRequest, RunSettings
 from pipeline.store import Store
 from pipeline.store.rows import AdapterRow, JournalRow, MailboxRow, RequestRow, ShardRow
 from pipeline.versions import VERSIONS
-from streams.bases import base_of
 from streams.homes import make_home
+from streams.runs.bases import base_of
 from tests.support.stored import store_mail
 
 MAILBOX = "main"

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import MailtideError, StoreHeldError
 from pipeline.home import Home
 from pipeline.installing import install_command
-from streams.requirements import Requirement, declared
+from streams.inspecting.requirements import Requirement, declared
 
 PYTHON = (3, 11)
 GIB = 2**30
@@ -153,7 +153,7 @@ def _deployments(home: Home) -> Iterator[Check]:
     """Deploy targets that something is wrong with; nothing is asked of them. Settings that cannot be read are told of with
     the store."""
     from pipeline.config.configuration import read_home
-    from streams.standing import deployments
+    from streams.inspecting.standing import deployments
 
     try:
         found = deployments(home, read_home(home, environment=os.environ))

@@ -11,7 +11,7 @@ from pipeline.errors import StoreHeldError
 from pipeline.home import Home
 from pipeline.store import Store, Versions
 from pipeline.versions import VERSIONS
-from streams.remote_store import OwnerGone, RemoteStore
+from streams.owning.remote_store import OwnerGone, RemoteStore
 
 OpenStore = Callable[[], AbstractContextManager[Store]]
 

@@ -19,12 +19,12 @@ from pipeline.domain import Clock, Item, Parsed
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, FeedRow, MailboxRow, Row
-from streams.batch import Batch, Position, Taken
+from streams.owning.batch import Batch, Position, Taken
+from streams.owning.sealing import seal, unsealed
 from streams.parsers.identified import Identify
-from streams.sealing import seal, unsealed
 
 if TYPE_CHECKING:
-    from streams.copies import NearCopies
+    from streams.owning.copies import NearCopies
 
 FOLDED_BEFORE = 10_000
 """Messages of the windows to be sealed above which the write-ahead logs are folded first: unfolded rows are held in memory
@@ -108,7 +108,7 @@ class Owner:
         return [closing.window_idx for closing in closings]
 
     def _near_copies(self, mailbox: str) -> NearCopies:
-        from streams.copies import NearCopies  # numpy, which most batches can do without
+        from streams.owning.copies import NearCopies  # numpy, which most batches can do without
 
         found = self._copies.get(mailbox)
         if found is None:

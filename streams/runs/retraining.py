@@ -10,14 +10,14 @@ from pipeline.errors import MailtideError, RunError
 from pipeline.events import Event, RunFinished, RunRequested, Topic
 from pipeline.home import Home
 from pipeline.runs.requests import read_request, read_result
+from pipeline.times import utc_now
 from registry.decide import Decision, decide_run, fail_run
 from streams.bus.contract import Bus, Handler, Subscription
-from streams.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
-from streams.progress import published
+from streams.owning.stores import OpenStore
 from streams.report.writing import try_to_write_report
-from streams.runner import OnStep, Runner, Step, WorkerDied
-from streams.stores import OpenStore
-from streams.times import utc_now
+from streams.runs.faults import require_inputs, tells_of_full_disk, tells_of_lost_device
+from streams.runs.progress import published
+from streams.runs.runner import OnStep, Runner, Step, WorkerDied
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import IO, Any
 from pipeline.errors import RunError
 from pipeline.home import Home
 from streams.bus.contract import Interrupted
-from streams.lease import device_for_training
-from streams.withdrawal import is_withdrawn, running, withdrawn
+from streams.runs.lease import device_for_training
+from streams.runs.withdrawal import is_withdrawn, running, withdrawn
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 

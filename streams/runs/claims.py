@@ -36,7 +36,7 @@ from registry.decide import DECIDED, Decision, decision_of
 from registry.importing import Terms
 from registry.journal import Happening, Status, fold
 from registry.named import reference
-from streams.bases import base_of
+from streams.runs.bases import base_of
 
 
 @dataclass(frozen=True, slots=True)

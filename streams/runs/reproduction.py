@@ -26,8 +26,8 @@ from pipeline.runs.runfiles import read_exclusions
 from registry.named import no_run
 from registry.receipt import RECEIPT
 from streams.erasure.receipt import receipts
-from streams.lease import right_to_train
-from streams.runner import OnStep, Runner
+from streams.runs.lease import right_to_train
+from streams.runs.runner import OnStep, Runner
 
 GIVEN = (REQUEST, "exclusions.parquet", "known_losses.parquet")
 """Written at the claim; besides, what a run went on with where memory ran out."""

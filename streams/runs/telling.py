@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streams.runner import Step
+from streams.runs.runner import Step
 
 LOG_EVERY_SECONDS = 60.0
 

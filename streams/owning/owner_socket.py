@@ -23,7 +23,7 @@ from pipeline.errors import MailtideError, StoreError
 from pipeline.home import Home
 from pipeline.store import Store, Versions
 from pipeline.store.rewriting import Gone, rewrite_bodies
-from streams.held import LAST_SECONDS, HeldStore
+from streams.owning.held import LAST_SECONDS, HeldStore
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pipeline.store import Store, Versions
 from pipeline.store.people_sql import ROW_LIMIT, SECONDS, Result
 from pipeline.store.rows import Row
 from pipeline.store.tables import Packed
-from streams.owner_socket import Call, Hello, Reply, address, program
+from streams.owning.owner_socket import Call, Hello, Reply, address, program
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch

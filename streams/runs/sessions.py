@@ -16,26 +16,26 @@ from pipeline.runs.requests import RunRequest, read_result
 from pipeline.sampling.manifest import read_manifest
 from pipeline.store import Store
 from pipeline.store.rows import ClosingRow, RequestRow
+from pipeline.times import utc_now
 from registry.decide import decision_of
 from registry.evidence import gather
 from registry.gate import RuleOutcome
 from registry.named import no_run
-from streams.bases import ready_base
-from streams.budget import require_budget
 from streams.bus.embedded import EmbeddedBus
-from streams.claims import NothingToLearn, Windows, claim, last_failure
-from streams.course import course_of, kept_checkpoint
 from streams.deploying import deploy_pending
-from streams.lease import training_lease
-from streams.planning import require_room
-from streams.remote_store import RemoteStore
-from streams.requesting import LOOK_SECONDS, OnProgress, Requesting
-from streams.retraining import Retraining
-from streams.reviving import revive, set_aside
-from streams.runner import Runner, Step, require_training
-from streams.stores import OpenStore, opener
-from streams.telling import step_line
-from streams.times import utc_now
+from streams.owning.remote_store import RemoteStore
+from streams.owning.stores import OpenStore, opener
+from streams.runs.bases import ready_base
+from streams.runs.budget import require_budget
+from streams.runs.claims import NothingToLearn, Windows, claim, last_failure
+from streams.runs.course import course_of, kept_checkpoint
+from streams.runs.lease import training_lease
+from streams.runs.planning import require_room
+from streams.runs.requesting import LOOK_SECONDS, OnProgress, Requesting
+from streams.runs.retraining import Retraining
+from streams.runs.reviving import revive, set_aside
+from streams.runs.runner import Runner, Step, require_training
+from streams.runs.telling import step_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.chunking.shards import ShardDigests
     from pipeline.copies.signatures import BlockBuilder
-    from streams.copies import NearCopies
+    from streams.owning.copies import NearCopies
 
 AT_ONCE = 64
 

@@ -29,10 +29,10 @@ from pipeline.sampling.objectives import read_examples
 from pipeline.sampling.replay import read_schedule
 from pipeline.store import Store
 from pipeline.store.rows import ExclusionRow, RequestRow
-from streams.bases import champion_elsewhere, require_kept_base
-from streams.claims import NothingToLearn, Windows, draft, last_failure, undecided
-from streams.devices import training_device
-from streams.lora import require_continuable, require_known_fields
+from streams.runs.bases import champion_elsewhere, require_kept_base
+from streams.runs.claims import NothingToLearn, Windows, draft, last_failure, undecided
+from streams.runs.devices import training_device
+from streams.runs.lora import require_continuable, require_known_fields
 
 BUILTIN_TOKENS, OTHER_TOKENS = 1.8, 1.25
 """Tokens of a model per token of the ruler ``bytes``, on mail: measured for the built-in vocabulary of 4,096; a large

@@ -13,12 +13,12 @@ from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetterRow, DeliveryRow, FeedRow, OutboxRow
+from pipeline.times import utc_now
 from streams.bus.embedded import EmbeddedBus
 from streams.feeds.replay import EMPTY, ReplayFeed, feed_of, noted, raw_of
-from streams.ingest import close_if_due
-from streams.owner import Owner
+from streams.owning.ingest import close_if_due
+from streams.owning.owner import Owner
 from streams.parsers.pool import ParserPool
-from streams.times import utc_now
 
 BATCH = 100
 SHOWN_BYTES = 4_096

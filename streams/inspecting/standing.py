@@ -43,7 +43,7 @@ class MailboxStanding:
 
 def state_of(store: Store) -> DaemonState | None:
     """How the daemon that holds the store is doing; None when none does."""
-    from streams.remote_store import RemoteStore
+    from streams.owning.remote_store import RemoteStore
 
     if not isinstance(store, RemoteStore):
         return None

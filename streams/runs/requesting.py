@@ -16,10 +16,10 @@ from pipeline.events import Topic
 from pipeline.runs.requests import RunRequest
 from registry.decide import decision_of
 from streams.bus.kafka import KafkaBus
-from streams.remote_store import RemoteStore
-from streams.retraining import TRAINER
-from streams.reviving import revive, set_aside
-from streams.stores import OpenStore
+from streams.owning.remote_store import RemoteStore
+from streams.owning.stores import OpenStore
+from streams.runs.retraining import TRAINER
+from streams.runs.reviving import revive, set_aside
 
 OnProgress = Callable[[float, float, str], None]
 
@@ -34,7 +34,8 @@ START = "start `mailtide run` with the roles assign and train (docs/kafka.md)"
 
 
 class Requesting:
-    """What :mod:`streams.sessions` needs of those who train. ``carry_out`` ends with the verdict, or raises why not."""
+    """What :mod:`streams.runs.sessions` needs of those who train. ``carry_out`` ends with the verdict, or raises
+    why not."""
 
     def __init__(self, settings: Settings, open_store: OpenStore, on_progress: OnProgress) -> None:
         self._open_store = open_store

@@ -9,8 +9,8 @@ from pipeline.errors import RunError
 from pipeline.home import Home
 from pipeline.store import Store
 from registry.spending import DAYS, relief, spending
-from streams.claims import Windows, undecided
-from streams.planning import plan_next
+from streams.runs.claims import Windows, undecided
+from streams.runs.planning import plan_next
 
 
 def require_budget(store: Store, home: Home, settings: Settings, mailbox: str, windows: Windows, now: datetime) -> None:

@@ -10,8 +10,8 @@ from dataclasses import asdict
 
 from pipeline.filelock import try_lock
 from pipeline.home import Home, write_atomic
-from streams.runner import OnStep, Step
-from streams.withdrawal import RUNNING
+from streams.runs.runner import OnStep, Step
+from streams.runs.withdrawal import RUNNING
 
 PROGRESS = "progress.json"
 

@@ -17,15 +17,15 @@ from pipeline.errors import NothingToDo, UsageError
 from pipeline.home import Home
 from pipeline.store import Store
 from pipeline.store.rows import FeedRow, MailboxRow
-from streams.batch import Taken
+from pipeline.times import utc_now
 from streams.feeds.clock import ClockFeed
 from streams.feeds.contract import Handed
 from streams.feeds.handing import in_batches
 from streams.feeds.opening import ArchiveFeed, archive_feed
-from streams.owner import Owner
+from streams.owning.batch import Taken
+from streams.owning.owner import Owner
 from streams.parsers.identified import Identify
 from streams.parsers.pool import ParserPool
-from streams.times import utc_now
 
 AnyItem = TypeVar("AnyItem", bound=Handed | Item)
 

@@ -1,4 +1,5 @@
-"""What consumers set aside on a broker, told, shown and replayed as what the store holds is (:mod:`streams.asides`).
+"""What consumers set aside on a broker, told, shown and replayed as what the store holds is
+(:mod:`streams.inspecting.asides`).
 
 The broker keeps what it was given and not what became of it, so that a letter that was replayed says ``pending`` for good.
 """
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from pipeline.config.bus_settings import BusSettings
 from pipeline.errors import UsageError
 from pipeline.events import PAYLOADS
-from streams.asides import PENDING, Letter, Replayed, Shown, beginning
 from streams.bus.deadletters import DeadLetter
 from streams.bus.kafka import KafkaBus
+from streams.inspecting.asides import PENDING, Letter, Replayed, Shown, beginning
 
 
 class BrokerAsides:
