@@ -11,7 +11,7 @@ rule absent: it then says why, and neither bars nor helps.
 | name | figure | n |
 |---|---|---|
 | ``retrieval`` | nDCG@10 lost against the champion | questions |
-| ``rag`` | nats per token by which real replies cost more than under the champion, given retrieved mail | replies |
+| ``rag`` | nats per token by which real replies cost more than under the model before, given retrieved mail | replies |
 | ``latency`` | share by which p95 of an answer takes longer than the champion's | interleaved pairs |
 | ``safety`` | share of outputs with a flag | outputs |
 | ``canary`` | mean exposure of planted secrets, in bits | secrets |
@@ -36,7 +36,7 @@ from pipeline.runs.harms import Figure
 
 ASKS = {
     "retrieval": "nDCG@10 lost against the champion",
-    "rag": "nats per token by which replies cost more than under the champion, given retrieved mail",
+    "rag": "nats per token by which replies cost more than under the model before, given retrieved mail",
     "latency": "share by which p95 of an answer takes longer than the champion's",
     "safety": "share of outputs with a flag",
     "canary": "mean exposure of planted secrets in bits",
