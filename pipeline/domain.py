@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 
 class Split(StrEnum):
@@ -37,6 +38,10 @@ class Tier(StrEnum):
     AUTO = "auto"
     QUOTED = "quoted"
     CANARY = "canary"
+
+
+TierName = Literal["dialogue", "person", "material", "mixed", "repetitive", "quoted", "bulk", "auto"]
+"""Quality tiers (:mod:`pipeline.chunking.quality`) that people may name: all but planted canaries, which are no mail."""
 
 
 class Clock(StrEnum):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.chunking.languages import language_of
 from pipeline.chunking.quality import Quality, quality_of, signals_of
-from pipeline.config.tier_settings import TierName
-from pipeline.domain import Tier
+from pipeline.domain import Tier, TierName
 
 ENGLISH = "We have seen that the driver does not work with this board, but it was fine before you changed the clock."
 GERMAN = "Wir haben gesehen, dass der Treiber mit dem Board nicht geht, und es ist auch nicht die Uhr, die das macht."

@@ -145,6 +145,18 @@ def test_a_store_held_elsewhere_names_the_process(home: Home) -> None:
     Store.open(home, None, None).close()
 
 
+def test_the_help_loads_nothing_heavy() -> None:
+    heavy = {"duckdb", "pyarrow", "pydantic", "torch", "transformers", "yaml"}
+    script = (
+        "import sys; from streams.cli import main\n"
+        "sys.argv = ['mailtide', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"assert not {heavy!r} & set(sys.modules), sorted({heavy!r} & set(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY, timeout=60, capture_output=True)
+
+
 def test_neither_importing_nor_reading_loads_what_it_does_not_need(home: Home) -> None:
     new_store(home.root).close()
     script = (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from pipeline.config.groups import Share
-
-TierName = Literal["dialogue", "person", "material", "mixed", "repetitive", "quoted", "bulk", "auto"]
-"""Quality tiers that settings may name: all but planted canaries, which are no mail."""
+from pipeline.domain import TierName
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
 

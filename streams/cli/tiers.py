@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from pipeline.config.tier_settings import TierName
+from pipeline.domain import TierName
 from streams.cli.output import json_option, per_cent, print_json, print_table
 
 if TYPE_CHECKING:
