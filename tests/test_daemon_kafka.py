@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.home import Home
+from pipeline.runs.requests import read_result
 from streams.daemon.running import ROLES
 from streams.demo.mailbox import write_mailbox
 from tests.support.daemons import TINY, daemon, make_home, rows, stop, until
@@ -82,7 +83,8 @@ def test_roles_are_apart_only_with_a_broker(archive: Path, tmp_path: Path) -> No
 def test_every_role_in_its_own_process_ends_with_a_verdict(broker: Broker, archive: Path, tmp_path: Path) -> None:
     inbox = Maildir(tmp_path / "inbox")
     feed = {"kind": "maildir", "path": str(inbox.path), "poll": 1.0}
-    home = make_home(tmp_path / "home", settings(feed, broker, "apart.", auto_retrain=True))
+    together = {"epochs": 1, "processes": 2}
+    home = make_home(tmp_path / "home", settings(feed, broker, "apart.", auto_retrain=True, train=together))
     topics(home)
     mails = archive.read_bytes().split(b"\nFrom ")
     with ExitStack() as stack:
@@ -95,7 +97,9 @@ def test_every_role_in_its_own_process_ends_with_a_verdict(broker: Broker, archi
         def decided() -> bool:
             return any(row["status"] in FINAL for row in rows(home, "SELECT status FROM runs"))
 
-        until(decided, 240)
+        until(decided, 400)
+        results = [read_result(path.parent) for path in (home.root / "runs").glob("*/result.json")]
+        assert results and all(result.environment["processes"] == "2" for result in results)
         status = json.loads(run(home.root, "status", "--json").stdout)
         assert status["daemon"]["roles"] == ["assign"]
         champion = status["mailboxes"][0]["champion"]
