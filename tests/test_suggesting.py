@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipeline.config.configuration import load
 from pipeline.errors import ConfigError
@@ -128,3 +129,10 @@ def test_the_help_lists_every_command_in_one_section_and_nothing_else() -> None:
     for title, names in SECTIONS.items():
         section = text.split(f"\n{title}:\n", 1)[1].split("\n\n", 1)[0]
         assert [line.split()[0] for line in section.splitlines()] == list(names)
+
+
+def test_a_home_given_to_an_earlier_command_is_not_suggested(tmp_path: Path) -> None:
+    given, meant = str(tmp_path / "given"), str(tmp_path / "meant")
+    assert given in CliRunner().invoke(cli, ["--home", given, "init"]).stdout.splitlines()[-1]
+    told = CliRunner().invoke(cli, ["init"], env={"MAILTIDE_HOME": meant}).stdout.splitlines()
+    assert meant in told[0] and "--home" not in told[-1]

@@ -63,9 +63,7 @@ def cli(ctx: click.Context, home: Path | None) -> None:
     """
     from pipeline.home import Home
 
-    if ctx.get_parameter_source("home") is ParameterSource.COMMANDLINE:
-        remember_home(home)
-
+    remember_home(home if ctx.get_parameter_source("home") is ParameterSource.COMMANDLINE else None)
     ctx.obj = Home(_speakable((home or default_home()).expanduser().absolute()))
 
 
